@@ -1,0 +1,80 @@
+# Kaplan. `make help` lists the targets.
+
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kaplan/target
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+# Counts of one run; `make soak` uses the full ones, which docs/evidence records.
+CASES ?= 300
+ROUNDS ?= 30
+STEPS ?= 50000
+# A fresh seed unless one is given: SEED=17 repeats a run. Expanded once, so that a target prints
+# the seed that it uses.
+SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+FULL_CASES := 2000
+FULL_ROUNDS := 200
+FULL_STEPS := 1000000
+
+RUN_LAW := $(CARGO) run -q -p kaplan-platform --example law --
+RUN_CRASH := $(CARGO) run -q -p kaplan-platform --example crash_matrix --
+RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
+
+.PHONY: help setup build demo test check fmt tidy law crash-matrix simulate soak evidence bench clean-data
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Repeat a random run with SEED=n; CASES=, ROUNDS= and STEPS= set its length."
+
+setup: ## Check for Rust and a C compiler, and install what apt can (as root)
+	@scripts/setup.sh
+
+build: setup ## Build the program (dev profile; the hot crates are optimised in it too)
+	$(CARGO) build -p kaplan-cli
+
+demo: build ## Start Kaplan with the flights example and show what it does
+	"$$CARGO_TARGET_DIR/debug/kaplan" demo
+
+test: setup ## Everything that must pass: tests, tidy, short random runs, recorded evidence
+	$(CARGO) test --workspace
+	@$(MAKE) --no-print-directory simulate law crash-matrix SEED=$(SEED)
+	@$(MAKE) --no-print-directory evidence
+
+check: setup ## What a change must pass before review: format, lints, tests, tidy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --workspace
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+tidy: ## Check headers, sizes, floors and links
+	$(CARGO) test -q -p kaplan-base --test tidy
+
+law: ## The law on random views, inputs, cuts and restarts: CASES= SEED=
+	@echo "law: $(CASES) cases, SEED=$(SEED)"
+	@$(RUN_LAW) --cases $(CASES) --seed $(SEED)
+
+crash-matrix: ## kill -9 at random moments, then count lost and doubled rows: ROUNDS= SEED=
+	@echo "crash-matrix: $(ROUNDS) rounds, SEED=$(SEED)"
+	@$(RUN_CRASH) --rounds $(ROUNDS) --seed $(SEED)
+
+simulate: ## The log under simulated faults (torn writes, failed fsyncs): STEPS= SEED=
+	@echo "simulate: $(STEPS) steps, SEED=$(SEED)"
+	@$(RUN_SIMULATE) --steps $(STEPS) --seed $(SEED)
+
+soak: setup ## The three random runs at full length; records docs/evidence/*.json
+	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)
+	@scripts/evidence.sh crash-matrix $(SEED) $(RUN_CRASH) --rounds $(FULL_ROUNDS) --seed $(SEED)
+	@scripts/evidence.sh simulate $(SEED) $(RUN_SIMULATE) --steps $(FULL_STEPS) --seed $(SEED)
+	@$(MAKE) --no-print-directory evidence
+
+evidence: ## Check that docs/evidence holds full, faultless runs
+	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS)
+
+bench: setup ## Measure throughput and latency (release profile: a long first build)
+	$(CARGO) run --release -q -p kaplan-platform --example bench
+
+clean-data: ## Delete ./kaplan-data, the default data directory
+	rm -rf kaplan-data

@@ -1,0 +1,287 @@
+//! Grouped aggregation as an operator that emits changes: for every group that a step touches, the
+//! new row is added and the row last emitted is taken away.
+//!
+//! Over insert-only input the state is a trace of partial states (mergeable). Under retractions the
+//! input rows are kept by group and the touched groups are computed again by the same DataFusion
+//! accumulators, so every aggregate is right under every change.
+
+use crate::delta::{batch_of, concat_deltas, take_rows};
+use crate::group::StateMerger;
+use crate::key::hash_arrays;
+use crate::trace::{Merge, consolidate};
+use crate::{Delta, GroupTable, Input, Operator, Result, Trace};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use std::sync::Arc;
+
+/// One aggregate function of a `GROUP BY`.
+#[derive(Clone, Debug)]
+pub struct AggregateCall {
+    /// The function with its arguments.
+    pub function: Arc<AggregateFunctionExpr>,
+    /// `FILTER (WHERE ..)`.
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// The number of columns of its partial state.
+    pub states: usize,
+}
+
+/// What a `GROUP BY` computes.
+#[derive(Debug)]
+pub struct AggregateSpec {
+    /// The columns that the expressions read.
+    pub input_schema: SchemaRef,
+    /// The group expressions.
+    pub group: Vec<Arc<dyn PhysicalExpr>>,
+    /// The group columns.
+    pub group_schema: SchemaRef,
+    /// The functions.
+    pub aggregates: Vec<AggregateCall>,
+    /// Group columns, then the columns of all partial states.
+    pub state_schema: SchemaRef,
+    /// Group columns, then one column a function.
+    pub output_schema: SchemaRef,
+}
+
+impl AggregateSpec {
+    /// A specification; `output_schema` names group columns and results.
+    pub fn new(
+        input_schema: SchemaRef,
+        group: Vec<Arc<dyn PhysicalExpr>>,
+        functions: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+        output_schema: SchemaRef,
+    ) -> Result<Self> {
+        let group_fields: Vec<_> = output_schema.fields()[..group.len()].to_vec();
+        let mut state_fields = group_fields.clone();
+        let mut aggregates = Vec::with_capacity(functions.len());
+        for (function, filter) in functions {
+            let states = function.state_fields()?;
+            for (i, field) in states.iter().enumerate() {
+                let name = format!("_state{}_{i}", aggregates.len());
+                state_fields.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
+            }
+            aggregates.push(AggregateCall { function, filter, states: states.len() });
+        }
+        Ok(Self {
+            input_schema,
+            group,
+            group_schema: Arc::new(Schema::new(group_fields)),
+            aggregates,
+            state_schema: Arc::new(Schema::new(state_fields)),
+            output_schema,
+        })
+    }
+
+    /// An empty trace of partial states.
+    #[must_use]
+    pub fn state_trace(self: &Arc<Self>) -> Trace {
+        let merge = Merge::States(Arc::new(StateMerger(Arc::clone(self))));
+        Trace::new(SchemaRef::clone(&self.state_schema), self.key(), merge)
+    }
+
+    /// The positions of the group columns in states and outputs.
+    #[must_use]
+    pub fn key(&self) -> Vec<usize> {
+        (0..self.group.len()).collect()
+    }
+
+    /// One line for `EXPLAIN`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let group: Vec<_> = self.group.iter().map(ToString::to_string).collect();
+        let calls: Vec<_> = self.aggregates.iter().map(|a| a.function.name()).collect();
+        format!("group=[{}] aggregates=[{}]", group.join(", "), calls.join(", "))
+    }
+}
+
+/// The state from which touched groups are computed.
+enum Memory {
+    /// Partial states by group: the input is only added to.
+    States(Trace),
+    /// The input rows by group: group columns, then the input's columns.
+    Rows(Trace),
+}
+
+/// A grouped aggregation that emits changes.
+pub struct Aggregate {
+    input: Box<dyn Operator>,
+    spec: Arc<AggregateSpec>,
+    memory: Memory,
+    /// What was last emitted for every group.
+    emitted: Trace,
+}
+
+impl Aggregate {
+    /// Aggregates the input, by the cheapest way that its kind of changes allows.
+    #[must_use]
+    pub fn new(input: Box<dyn Operator>, spec: Arc<AggregateSpec>) -> Self {
+        let memory = if input.insert_only() {
+            Memory::States(spec.state_trace())
+        } else {
+            let mut fields: Vec<_> = spec.group_schema.fields().iter().cloned().collect();
+            fields.extend(spec.input_schema.fields().iter().cloned());
+            let schema = Arc::new(Schema::new(fields));
+            Memory::Rows(Trace::new(schema, spec.key(), Merge::Sum))
+        };
+        let emitted = Trace::new(SchemaRef::clone(&spec.output_schema), spec.key(), Merge::Sum);
+        Self { input, spec, memory, emitted }
+    }
+
+    /// Rows with their canonical group columns in front.
+    fn keyed(&self, delta: &Delta, schema: &SchemaRef) -> Result<Delta> {
+        let mut columns = self.spec.group_arrays(&delta.rows)?;
+        columns.extend(delta.rows.columns().iter().cloned());
+        let rows = batch_of(SchemaRef::clone(schema), columns, delta.len())?;
+        Ok(delta.with_rows(rows))
+    }
+
+    /// The distinct groups of keyed rows.
+    fn touched(&self, deltas: &[Delta]) -> Result<Vec<ArrayRef>> {
+        let width = self.spec.group.len();
+        if width == 0 {
+            return Ok(Vec::new());
+        }
+        let mut groups = datafusion::physical_plan::aggregates::group_values::new_group_values(
+            SchemaRef::clone(&self.spec.group_schema),
+            &datafusion::physical_plan::aggregates::order::GroupOrdering::None,
+        )?;
+        let mut indices = Vec::new();
+        for delta in deltas {
+            groups.intern(&delta.rows.columns()[..width], &mut indices)?;
+        }
+        Ok(groups.emit(datafusion::logical_expr::EmitTo::All)?)
+    }
+
+    /// The new values of the touched groups from partial states.
+    fn step_states(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
+        let Memory::States(trace) = &mut self.memory else {
+            return Ok((RecordBatch::new_empty(SchemaRef::clone(&self.spec.output_schema)), vec![]));
+        };
+        let fresh = self.spec.states_of(deltas)?;
+        let keys = fresh.columns()[..self.spec.group.len()].to_vec();
+        let hashes = hash_arrays(&keys, fresh.num_rows())?;
+        let mut table = GroupTable::new(&self.spec)?;
+        table.merge(&fresh)?;
+        trace.lookup(&keys, &hashes, |batch, _, rows| {
+            table.merge(&take_rows(&batch.delta.rows, &UInt32Array::from(rows))?)
+        })?;
+        trace.insert(Delta::insert(fresh))?;
+        Ok((table.into_values()?, keys))
+    }
+
+    /// The new values of the touched groups from their rows.
+    fn step_rows(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
+        let schema = match &self.memory {
+            Memory::Rows(trace) => SchemaRef::clone(trace.schema()),
+            Memory::States(_) => SchemaRef::clone(&self.spec.input_schema),
+        };
+        let mut keyed = Vec::with_capacity(deltas.len());
+        for delta in deltas {
+            keyed.push(self.keyed(delta, &schema)?);
+        }
+        let keys = self.touched(&keyed)?;
+        let hashes = hash_arrays(&keys, keys.first().map_or(1, |k| k.len()))?;
+        let Memory::Rows(trace) = &mut self.memory else { return self.step_states(deltas) };
+        for delta in keyed {
+            trace.insert(delta)?;
+        }
+        let mut rows = Vec::new();
+        trace.lookup(&keys, &hashes, |batch, _, found| {
+            rows.push(batch.delta.take(&UInt32Array::from(found))?);
+            Ok(())
+        })?;
+        let mut table = GroupTable::new(&self.spec)?;
+        if let Some(rows) = consolidate(rows)? {
+            let columns: Vec<usize> = (keys.len()..rows.rows.num_columns()).collect();
+            let input = rows.with_rows(rows.rows.project(&columns)?);
+            // A row may be taken away in an earlier step than it is added when history is read in
+            // the lake's order; its group is computed again when the missing half arrives.
+            table.update(&input.expand()?)?;
+        }
+        Ok((table.into_values()?, keys))
+    }
+
+    /// New rows minus what was emitted before for the same groups.
+    fn difference(&mut self, new: RecordBatch, keys: &[ArrayRef]) -> Result<Vec<Delta>> {
+        let rows = keys.first().map_or(1, |k| k.len());
+        let hashes = hash_arrays(keys, rows)?;
+        let mut changes = vec![Delta::insert(new)];
+        self.emitted.lookup(keys, &hashes, |batch, _, found| {
+            let old = batch.delta.take(&UInt32Array::from(found))?;
+            let weights = (0..old.len()).map(|i| -old.weight(i)).collect::<Int64Array>();
+            changes.push(Delta::weighted(old.rows, weights));
+            Ok(())
+        })?;
+        if changes.len() == 1 && self.grows_only() {
+            let change = changes.remove(0);
+            self.emitted.insert(change.clone())?;
+            return Ok(vec![change]);
+        }
+        let Some(mut change) = consolidate(changes)? else { return Ok(Vec::new()) };
+        if change.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.grows_only() {
+            change.weights = None;
+        }
+        self.emitted.insert(change.clone())?;
+        Ok(vec![change])
+    }
+
+    /// Whether groups appear and never change: `DISTINCT` over insert-only input.
+    fn grows_only(&self) -> bool {
+        self.spec.aggregates.is_empty() && !self.spec.group.is_empty() && self.input.insert_only()
+    }
+}
+
+impl Operator for Aggregate {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.spec.output_schema)
+    }
+
+    fn insert_only(&self) -> bool {
+        self.grows_only()
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let deltas = concat_deltas(self.input.step(input)?)?;
+        let first_global = self.spec.group.is_empty() && self.emitted.is_empty();
+        if deltas.is_empty() && !first_global {
+            return Ok(Vec::new());
+        }
+        let (new, keys) = match self.memory {
+            Memory::States(_) => self.step_states(&deltas)?,
+            Memory::Rows(_) => self.step_rows(&deltas)?,
+        };
+        self.difference(new, &keys)
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        vec![self.input.as_ref()]
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        vec![self.input.as_mut()]
+    }
+
+    fn traces(&self) -> Vec<&Trace> {
+        match &self.memory {
+            Memory::States(trace) | Memory::Rows(trace) => vec![trace, &self.emitted],
+        }
+    }
+
+    fn traces_mut(&mut self) -> Vec<&mut Trace> {
+        match &mut self.memory {
+            Memory::States(trace) | Memory::Rows(trace) => vec![trace, &mut self.emitted],
+        }
+    }
+
+    fn describe(&self) -> String {
+        let how = match self.memory {
+            Memory::States(_) => "partial states",
+            Memory::Rows(_) => "rows by group",
+        };
+        format!("Aggregate {} (trace of {how}; emits changes)", self.spec.describe())
+    }
+}

@@ -1,0 +1,268 @@
+//! A view's circuit: the tree of operators, and at its root the view itself as a trace.
+//!
+//! The root is cut into generations at log positions: a Kappa view has one, from LSN 0; a Lambda
+//! view begins a new one wherever a batch run computes, so that what the batch view covers can be
+//! let go without touching what came after. Batches never merge across a cut.
+
+use crate::operator::{explain, visit_traces, visit_traces_mut};
+use crate::trace::{Merge, concat};
+use crate::{AggregateSpec, Batch, Delta, Error, Input, Operator, Result, Trace};
+use kaplan_base::Lsn;
+use std::sync::Arc;
+
+/// What stands at the top of a circuit.
+pub enum Root {
+    /// A mergeable aggregate over insert-only input: the view is a trace of partial states, merged
+    /// when read. It emits no changes.
+    States {
+        /// The aggregate's input.
+        input: Box<dyn Operator>,
+        /// The aggregate.
+        spec: Arc<AggregateSpec>,
+    },
+    /// Any operator: the view is the sum of its output.
+    Rows(Box<dyn Operator>),
+}
+
+/// How the view's content is to be read.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Batches hold partial states of this aggregate.
+    States(Arc<AggregateSpec>),
+    /// Batches hold rows with weights.
+    Rows,
+}
+
+/// The part of a view that came in after one cut and up to the next.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// The last commit before this part.
+    pub after: Lsn,
+    /// The content.
+    pub trace: Trace,
+}
+
+/// A view's content at one moment: generations of immutable batches.
+#[derive(Clone, Debug)]
+pub struct OutputSnapshot {
+    /// How to read it.
+    pub output: Output,
+    /// For each generation the last commit before it and its batches, oldest first.
+    pub generations: Vec<(Lsn, Vec<Arc<Batch>>)>,
+}
+
+impl OutputSnapshot {
+    /// All batches of generations that begin at or after this commit.
+    #[must_use]
+    pub fn batches_after(&self, lsn: Lsn) -> Vec<Arc<Batch>> {
+        let later = self.generations.iter().filter(|(after, _)| *after >= lsn);
+        later.flat_map(|(_, batches)| batches.iter().cloned()).collect()
+    }
+}
+
+/// A running circuit.
+pub struct Circuit {
+    root: Root,
+    generations: Vec<Generation>,
+}
+
+impl Circuit {
+    /// A circuit without state, whose view begins after this commit.
+    #[must_use]
+    pub fn new(root: Root, after: Lsn) -> Self {
+        let mut circuit = Self { root, generations: Vec::new() };
+        let trace = circuit.empty_trace();
+        circuit.generations.push(Generation { after, trace });
+        circuit
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        match &self.root {
+            Root::States { input, .. } | Root::Rows(input) => input.as_ref(),
+        }
+    }
+
+    fn empty_trace(&self) -> Trace {
+        match &self.root {
+            Root::States { spec, .. } => spec.state_trace(),
+            Root::Rows(node) => {
+                let schema = node.schema();
+                if node.insert_only() {
+                    return Trace::new(schema, Vec::new(), Merge::Append);
+                }
+                let key = (0..schema.fields().len()).collect();
+                Trace::new(schema, key, Merge::Sum)
+            }
+        }
+    }
+
+    /// How the content is to be read.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        match &self.root {
+            Root::States { spec, .. } => Output::States(Arc::clone(spec)),
+            Root::Rows(_) => Output::Rows,
+        }
+    }
+
+    /// Takes in the changes of a group of commits and answers with the change of the view (nothing
+    /// for a mergeable aggregate, whose value is made when it is read).
+    ///
+    /// After an error the circuit must not be used any more: half of the step may be in it.
+    pub fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let Some(generation) = self.generations.last_mut() else {
+            return Err(Error::Damaged("a circuit without a generation".into()));
+        };
+        match &mut self.root {
+            Root::States { input: node, spec } => {
+                let deltas = node.step(input)?;
+                if !deltas.is_empty() {
+                    generation.trace.insert(Delta::insert(spec.states_of(&deltas)?))?;
+                }
+                Ok(Vec::new())
+            }
+            Root::Rows(node) => {
+                let deltas = node.step(input)?;
+                for delta in &deltas {
+                    let rows = crate::operator::relabel(&delta.rows, generation.trace.schema())?;
+                    generation.trace.insert(delta.with_rows(rows))?;
+                }
+                Ok(deltas)
+            }
+        }
+    }
+
+    /// Begins a new generation: what was taken in so far ends at this commit.
+    pub fn cut(&mut self, at: Lsn) {
+        if self.generations.last().is_some_and(|g| g.after == at) {
+            return;
+        }
+        let trace = self.empty_trace();
+        self.generations.push(Generation { after: at, trace });
+    }
+
+    /// Lets go of what came up to this commit, which must be a cut.
+    pub fn release(&mut self, through: Lsn) -> Result<()> {
+        if !self.generations.iter().any(|g| g.after == through) {
+            return Err(Error::Damaged(format!("the circuit was not cut at LSN {through}")));
+        }
+        self.generations.retain(|g| g.after >= through);
+        Ok(())
+    }
+
+    /// The view's content now.
+    #[must_use]
+    pub fn snapshot(&self) -> OutputSnapshot {
+        let generations =
+            self.generations.iter().map(|g| (g.after, g.trace.batches().to_vec())).collect();
+        OutputSnapshot { output: self.output(), generations }
+    }
+
+    /// All traces in a fixed order: the operators', parents first. With the generations they are
+    /// the whole state.
+    #[must_use]
+    pub fn operator_traces(&self) -> Vec<&Trace> {
+        let mut traces = Vec::new();
+        visit_traces(self.operator(), &mut |t| traces.push(t));
+        traces
+    }
+
+    /// The generations.
+    #[must_use]
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    /// Puts stored state back: the operators' batches in the order of
+    /// [`Circuit::operator_traces`], and the generations.
+    pub fn restore(
+        &mut self,
+        operators: Vec<Vec<Arc<Batch>>>,
+        generations: Vec<(Lsn, Vec<Arc<Batch>>)>,
+    ) -> Result<()> {
+        let mut stored = operators.into_iter();
+        let node: &mut dyn Operator = match &mut self.root {
+            Root::States { input, .. } | Root::Rows(input) => input.as_mut(),
+        };
+        visit_traces_mut(node, &mut |trace| {
+            let missing = || Error::Damaged("stored state has too few traces".into());
+            trace.restore(stored.next().ok_or_else(missing)?);
+            Ok(())
+        })?;
+        if stored.next().is_some() || generations.is_empty() {
+            return Err(Error::Damaged("stored state is of another circuit".into()));
+        }
+        let mut restored = Vec::with_capacity(generations.len());
+        for (after, batches) in generations {
+            let mut trace = self.empty_trace();
+            trace.restore(batches);
+            restored.push(Generation { after, trace });
+        }
+        self.generations = restored;
+        Ok(())
+    }
+
+    /// Rows and bytes of state in memory.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let own = self.generations.iter().map(|g| (g.trace.len(), g.trace.bytes()));
+        let operators = self.operator_traces();
+        let inner = operators.iter().map(|t| (t.len(), t.bytes()));
+        own.chain(inner).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    }
+
+    /// The tree as indented text.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut text = String::new();
+        match &self.root {
+            Root::States { input, spec } => {
+                text.push_str(&format!(
+                    "MergeableAggregate {} (trace of partial states, merged when read)\n",
+                    spec.describe()
+                ));
+                explain(input.as_ref(), 1, &mut text);
+            }
+            Root::Rows(node) => {
+                text.push_str(if node.insert_only() {
+                    "View (rows are only added)\n"
+                } else {
+                    "View (rows with weights)\n"
+                });
+                explain(node.as_ref(), 1, &mut text);
+            }
+        }
+        text
+    }
+}
+
+impl Output {
+    /// The view's rows from all its batches, each row repeated as its weight says.
+    ///
+    /// A negative weight is an integrity error: no sequence of commits leads to one.
+    pub fn read(&self, batches: &[Arc<Batch>], view: &str) -> Result<Option<arrow::array::RecordBatch>> {
+        match self {
+            Output::States(spec) => Ok(Some(spec.values_of(batches)?)),
+            Output::Rows => {
+                let Some(delta) = self.rows(batches)? else { return Ok(None) };
+                if let Some(weights) = &delta.weights
+                    && let Some(weight) = weights.values().iter().find(|w| **w < 0)
+                {
+                    return Err(Error::NegativeWeight { operator: view.into(), weight: *weight });
+                }
+                Ok(Some(delta.expand()?))
+            }
+        }
+    }
+
+    /// The rows of all batches with the weights of equal rows added up.
+    pub fn rows(&self, batches: &[Arc<Batch>]) -> Result<Option<Delta>> {
+        if batches.is_empty() {
+            return Ok(None);
+        }
+        if batches.iter().all(|b| b.delta.weights.is_none()) {
+            return Ok(Some(concat(batches)?));
+        }
+        crate::trace::consolidate(batches.iter().map(|b| b.delta.clone()).collect())
+    }
+}

@@ -1,0 +1,135 @@
+//! Operators form a tree; a step pulls the changes of the sources through it. Each operator says
+//! whether what it puts out is only ever added to, because cheaper algorithms apply then.
+
+use crate::{Delta, Error, Result, Trace};
+use arrow::datatypes::SchemaRef;
+
+/// The changes of one step: for each source of the circuit, in order, its deltas. The columns are
+/// those that the source asks for.
+pub struct Input<'a> {
+    /// Deltas by source.
+    pub deltas: &'a [Vec<Delta>],
+}
+
+/// A node of the tree.
+pub trait Operator: Send {
+    /// The columns of the output.
+    fn schema(&self) -> SchemaRef;
+    /// Whether the output has only weights of +1 when the append-only sources do.
+    fn insert_only(&self) -> bool;
+    /// Takes one step.
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>>;
+    /// The operators that this one reads.
+    fn children(&self) -> Vec<&dyn Operator>;
+    /// The same, to be changed.
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)>;
+    /// This operator's own state.
+    fn traces(&self) -> Vec<&Trace> {
+        Vec::new()
+    }
+    /// The same, to be restored.
+    fn traces_mut(&mut self) -> Vec<&mut Trace> {
+        Vec::new()
+    }
+    /// One line for `EXPLAIN`.
+    fn describe(&self) -> String;
+}
+
+/// Calls `visit` with the traces of a tree, parents first.
+pub(crate) fn visit_traces<'a>(node: &'a dyn Operator, visit: &mut dyn FnMut(&'a Trace)) {
+    for trace in node.traces() {
+        visit(trace);
+    }
+    for child in node.children() {
+        visit_traces(child, visit);
+    }
+}
+
+/// Calls `visit` with the traces of a tree, parents first, to restore them.
+pub(crate) fn visit_traces_mut(
+    node: &mut dyn Operator,
+    visit: &mut dyn FnMut(&mut Trace) -> Result<()>,
+) -> Result<()> {
+    for trace in node.traces_mut() {
+        visit(trace)?;
+    }
+    for child in node.children_mut() {
+        visit_traces_mut(child, visit)?;
+    }
+    Ok(())
+}
+
+/// The tree as indented text.
+pub(crate) fn explain(node: &dyn Operator, depth: usize, text: &mut String) {
+    text.push_str(&"  ".repeat(depth));
+    text.push_str(&node.describe());
+    text.push('\n');
+    for child in node.children() {
+        explain(child, depth + 1, text);
+    }
+}
+
+/// The changes of one stream or table.
+pub struct Source {
+    /// The position among the circuit's sources.
+    pub index: usize,
+    /// The stream's name, for `EXPLAIN`.
+    pub name: String,
+    /// The columns read.
+    pub schema: SchemaRef,
+    /// Whether the stream is append-only.
+    pub append_only: bool,
+}
+
+impl Operator for Source {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn insert_only(&self) -> bool {
+        self.append_only
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let deltas = input.deltas.get(self.index).ok_or_else(|| {
+            Error::Damaged(format!("the step has no input for source {}", self.name))
+        })?;
+        deltas
+            .iter()
+            .filter(|d| !d.is_empty())
+            .map(|d| {
+                // Lake, log and plan may disagree about nullability only.
+                let rows = d.rows.clone().with_schema(SchemaRef::clone(&self.schema));
+                Ok(d.with_rows(rows.or_else(|_| relabel(&d.rows, &self.schema))?))
+            })
+            .collect()
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        Vec::new()
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        Vec::new()
+    }
+
+    fn describe(&self) -> String {
+        let columns: Vec<_> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let kind = if self.append_only { "stream" } else { "table" };
+        format!("Source {kind}={} columns=[{}]", self.name, columns.join(", "))
+    }
+}
+
+/// The same columns under another schema.
+pub(crate) fn relabel(
+    rows: &arrow::array::RecordBatch,
+    schema: &SchemaRef,
+) -> Result<arrow::array::RecordBatch> {
+    let options =
+        arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(arrow::array::RecordBatch::try_new_with_options(
+        SchemaRef::clone(schema),
+        rows.columns().to_vec(),
+        &options,
+    )?)
+}

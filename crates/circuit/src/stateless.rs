@@ -1,0 +1,211 @@
+//! Operators without state: filter, projection, union, unnest. They apply DataFusion's physical
+//! expressions to the rows of each delta; weights pass through.
+
+use crate::delta::true_rows;
+use crate::operator::relabel;
+use crate::{Delta, Error, Input, Operator, Result};
+use arrow::array::{Array, AsArray, ListArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use std::sync::Arc;
+
+/// Keeps the rows for which a condition is true.
+pub struct Filter {
+    /// What is filtered.
+    pub input: Box<dyn Operator>,
+    /// The condition.
+    pub predicate: Arc<dyn PhysicalExpr>,
+}
+
+impl Operator for Filter {
+    fn schema(&self) -> SchemaRef {
+        self.input.schema()
+    }
+
+    fn insert_only(&self) -> bool {
+        self.input.insert_only()
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let mut out = Vec::new();
+        for delta in self.input.step(input)? {
+            let keep = self.predicate.evaluate(&delta.rows)?.into_array(delta.len())?;
+            let kept = delta.filter(&true_rows(&keep))?;
+            if !kept.is_empty() {
+                out.push(kept);
+            }
+        }
+        Ok(out)
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        vec![self.input.as_ref()]
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        vec![self.input.as_mut()]
+    }
+
+    fn describe(&self) -> String {
+        format!("Filter {}", self.predicate)
+    }
+}
+
+/// Computes new columns.
+pub struct Project {
+    /// What is projected.
+    pub input: Box<dyn Operator>,
+    /// One expression a column.
+    pub expressions: Vec<Arc<dyn PhysicalExpr>>,
+    /// The output columns.
+    pub schema: SchemaRef,
+}
+
+impl Project {
+    fn project(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let mut columns = Vec::with_capacity(self.expressions.len());
+        for expression in &self.expressions {
+            columns.push(expression.evaluate(rows)?.into_array(rows.num_rows())?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), columns, &options)?)
+    }
+}
+
+impl Operator for Project {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn insert_only(&self) -> bool {
+        self.input.insert_only()
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let deltas = self.input.step(input)?;
+        deltas.iter().map(|d| Ok(d.with_rows(self.project(&d.rows)?))).collect()
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        vec![self.input.as_ref()]
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        vec![self.input.as_mut()]
+    }
+
+    fn describe(&self) -> String {
+        let list: Vec<_> = self.expressions.iter().map(ToString::to_string).collect();
+        format!("Project [{}]", list.join(", "))
+    }
+}
+
+/// Puts the rows of several inputs together (`UNION ALL`).
+pub struct Union {
+    /// The inputs, with the same columns by position.
+    pub inputs: Vec<Box<dyn Operator>>,
+    /// The output columns.
+    pub schema: SchemaRef,
+}
+
+impl Operator for Union {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn insert_only(&self) -> bool {
+        self.inputs.iter().all(|i| i.insert_only())
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let mut out = Vec::new();
+        for child in &mut self.inputs {
+            for delta in child.step(input)? {
+                out.push(delta.with_rows(relabel(&delta.rows, &self.schema)?));
+            }
+        }
+        Ok(out)
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        self.inputs.iter().map(AsRef::as_ref).collect()
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        self.inputs.iter_mut().map(AsMut::as_mut).collect()
+    }
+
+    fn describe(&self) -> String {
+        "Union".into()
+    }
+}
+
+/// One row for every element of a list column.
+pub struct Unnest {
+    /// What is unnested.
+    pub input: Box<dyn Operator>,
+    /// The list column's position.
+    pub column: usize,
+    /// Whether a NULL list gives one row with NULL (an empty list never gives a row).
+    pub keep_nulls: bool,
+    /// The output columns: the input's, the list replaced by its element.
+    pub schema: SchemaRef,
+}
+
+impl Unnest {
+    fn unnest(&self, delta: &Delta) -> Result<Delta> {
+        let list: &ListArray = delta
+            .rows
+            .column(self.column)
+            .as_list_opt()
+            .ok_or_else(|| Error::Damaged("unnest of a column that is not a list".into()))?;
+        let (mut rows, mut elements) = (Vec::new(), Vec::new());
+        for row in 0..list.len() {
+            if list.is_null(row) {
+                if self.keep_nulls {
+                    rows.push(row as u32);
+                    elements.push(None);
+                }
+                continue;
+            }
+            let (from, to) = (list.value_offsets()[row], list.value_offsets()[row + 1]);
+            for element in from..to {
+                rows.push(row as u32);
+                elements.push(Some(element as u32));
+            }
+        }
+        let values = arrow::compute::take(list.values(), &UInt32Array::from(elements), None)?;
+        let taken = delta.take(&UInt32Array::from(rows))?;
+        let mut columns = taken.rows.columns().to_vec();
+        columns[self.column] = values;
+        let rows = RecordBatch::try_new(SchemaRef::clone(&self.schema), columns)?;
+        Ok(Delta { rows, weights: taken.weights })
+    }
+}
+
+impl Operator for Unnest {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn insert_only(&self) -> bool {
+        self.input.insert_only()
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let deltas = self.input.step(input)?;
+        deltas.iter().map(|d| self.unnest(d)).collect()
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        vec![self.input.as_ref()]
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        vec![self.input.as_mut()]
+    }
+
+    fn describe(&self) -> String {
+        format!("Unnest {}", self.input.schema().field(self.column).name())
+    }
+}

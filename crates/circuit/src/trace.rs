@@ -1,0 +1,387 @@
+//! The only kind of state there is: a log-structured set of immutable batches, each sorted by the
+//! hash of its key. New rows come in as a small batch; batches of similar size are merged, so a
+//! trace of n rows has O(log n) of them and every row is rewritten O(log n) times.
+//!
+//! A batch never changes once it is made: a reader that holds a list of batches has a snapshot,
+//! and a checkpoint writes each batch once.
+
+use crate::delta::take_rows;
+use crate::group::AggregateMerger;
+use crate::key::{Keyer, RowsEqual, hash_arrays};
+use crate::{Delta, Result};
+use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Batches are merged when the older one is less than this many times the size of the newer.
+const MERGE_RATIO: usize = 3;
+
+/// Batch ids are unique within a process, and above every id that was loaded from disk.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// An immutable sorted run of rows.
+#[derive(Debug)]
+pub struct Batch {
+    /// Names the batch in checkpoints; never reused for other content.
+    pub id: u64,
+    /// The hash of each row's key, ascending. Empty in traces without a key.
+    pub hashes: Vec<u64>,
+    /// The rows, with their weights.
+    pub delta: Delta,
+}
+
+impl Batch {
+    /// A batch made of rows that are already in the order of their hashes.
+    #[must_use]
+    pub fn new(hashes: Vec<u64>, delta: Delta) -> Self {
+        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), hashes, delta }
+    }
+
+    /// A batch that was stored under this id.
+    #[must_use]
+    pub fn restored(id: u64, hashes: Vec<u64>, delta: Delta) -> Self {
+        NEXT_ID.fetch_max(id + 1, Ordering::Relaxed);
+        Self { id, hashes, delta }
+    }
+
+    /// The number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.delta.len()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.delta.is_empty()
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.delta.rows.get_array_memory_size() + self.hashes.len() * 8
+    }
+}
+
+/// What happens when batches meet.
+#[derive(Clone, Debug)]
+pub enum Merge {
+    /// Rows are kept as they came; there is no key and no retraction.
+    Append,
+    /// Equal rows add their weights; a row of weight zero is gone.
+    Sum,
+    /// Rows are partial aggregate states, one a group in each batch.
+    States(Arc<dyn AggregateMerger>),
+}
+
+/// A log-structured set of batches.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    schema: SchemaRef,
+    keyer: Keyer,
+    merge: Merge,
+    batches: Vec<Arc<Batch>>,
+}
+
+impl Trace {
+    /// An empty trace of rows of this schema, ordered by these key columns.
+    #[must_use]
+    pub fn new(schema: SchemaRef, key: Vec<usize>, merge: Merge) -> Self {
+        Self { schema, keyer: Keyer::new(key), merge, batches: Vec::new() }
+    }
+
+    /// The rows' columns.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The batches, oldest and largest first.
+    #[must_use]
+    pub fn batches(&self) -> &[Arc<Batch>] {
+        &self.batches
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn keyer(&self) -> &Keyer {
+        &self.keyer
+    }
+
+    /// The key that batches are ordered by; None where rows are kept as they came.
+    #[must_use]
+    pub fn order(&self) -> Option<&Keyer> {
+        (!matches!(self.merge, Merge::Append)).then_some(&self.keyer)
+    }
+
+    /// The number of rows held (before merging what is still unmerged).
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batches.iter().map(|b| b.len()).sum()
+    }
+
+    /// Whether nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.batches.iter().map(|b| b.bytes()).sum()
+    }
+
+    /// Replaces the content by batches that were stored.
+    pub fn restore(&mut self, batches: Vec<Arc<Batch>>) {
+        self.batches = batches;
+    }
+
+    /// Adds rows. Key columns must be canonical (see [`crate::key`]).
+    pub fn insert(&mut self, delta: Delta) -> Result<()> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let batch = match self.merge {
+            Merge::Append => Batch::new(Vec::new(), delta),
+            _ => sort(&self.keyer, delta)?,
+        };
+        self.push(Arc::new(batch))
+    }
+
+    /// Adds a batch that is already sorted by this trace's key.
+    pub fn push(&mut self, batch: Arc<Batch>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.batches.push(batch);
+        self.compact(MERGE_RATIO)
+    }
+
+    /// Merges the newest batches while the one before is less than `ratio` times their size.
+    fn compact(&mut self, ratio: usize) -> Result<()> {
+        let mut first = self.batches.len();
+        let mut size = 0;
+        while first > 0 {
+            let older = self.batches[first - 1].len();
+            if size > 0 && older >= size * ratio {
+                break;
+            }
+            size += older;
+            first -= 1;
+        }
+        if self.batches.len() - first > 1 {
+            let merged = merge(&self.keyer, &self.merge, &self.batches[first..])?;
+            self.batches.truncate(first);
+            if !merged.is_empty() {
+                self.batches.push(Arc::new(merged));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows whose key equals one of `keys` (canonical arrays, `hashes` their hashes): for each
+    /// batch that has some, `found(batch, probes, rows)` with positions in `keys` and in the batch,
+    /// pairwise.
+    pub fn lookup(
+        &self,
+        keys: &[ArrayRef],
+        hashes: &[u64],
+        mut found: impl FnMut(&Batch, Vec<u32>, Vec<u32>) -> Result<()>,
+    ) -> Result<()> {
+        lookup_in(&self.batches, &self.keyer, keys, hashes, &mut found)
+    }
+}
+
+/// [`Trace::lookup`] over a list of batches.
+pub(crate) fn lookup_in(
+    batches: &[Arc<Batch>],
+    keyer: &Keyer,
+    keys: &[ArrayRef],
+    hashes: &[u64],
+    found: &mut dyn FnMut(&Batch, Vec<u32>, Vec<u32>) -> Result<()>,
+) -> Result<()> {
+    if hashes.is_empty() || batches.is_empty() {
+        return Ok(());
+    }
+    let order = sorted_order(hashes);
+    for batch in batches {
+        let stored = keyer.arrays(&batch.delta.rows);
+        let equal = RowsEqual::new(keys, &stored)?;
+        let (mut probes, mut rows) = (Vec::new(), Vec::new());
+        let mut from = 0;
+        for probe in &order {
+            let range = equal_range(&batch.hashes, from, hashes[*probe as usize]);
+            from = range.start;
+            for row in range {
+                if equal.equal(*probe as usize, row) {
+                    probes.push(*probe);
+                    rows.push(row as u32);
+                }
+            }
+        }
+        if !rows.is_empty() {
+            found(batch, probes, rows)?;
+        }
+    }
+    Ok(())
+}
+
+/// The rows at or after `from` whose hash is `hash`, by galloping: near targets cost little, far
+/// ones a binary search.
+fn equal_range(hashes: &[u64], from: usize, hash: u64) -> Range<usize> {
+    let mut step = 1;
+    let mut low = from;
+    while low + step < hashes.len() && hashes[low + step] < hash {
+        low += step;
+        step *= 2;
+    }
+    let high = (low + step + 1).min(hashes.len());
+    let start = low + hashes[low..high].partition_point(|h| *h < hash);
+    let mut end = start;
+    while end < hashes.len() && hashes[end] == hash {
+        end += 1;
+    }
+    start..end
+}
+
+/// Positions in ascending order of hash.
+pub(crate) fn sorted_order(hashes: &[u64]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..hashes.len() as u32).collect();
+    if !hashes.is_sorted() {
+        order.sort_unstable_by_key(|i| (hashes[*i as usize], *i));
+    }
+    order
+}
+
+/// Sorts rows by the hash of their key into a batch.
+pub(crate) fn sort(keyer: &Keyer, delta: Delta) -> Result<Batch> {
+    let hashes = keyer.hash(&delta.rows)?;
+    sort_hashed(hashes, delta)
+}
+
+/// Sorts rows by hashes that are known already.
+pub(crate) fn sort_hashed(hashes: Vec<u64>, delta: Delta) -> Result<Batch> {
+    if hashes.is_sorted() {
+        return Ok(Batch::new(hashes, delta));
+    }
+    let order = sorted_order(&hashes);
+    let sorted = order.iter().map(|i| hashes[*i as usize]).collect();
+    Ok(Batch::new(sorted, delta.take(&UInt32Array::from(order))?))
+}
+
+/// One batch with the content of several.
+pub(crate) fn merge(keyer: &Keyer, merge: &Merge, batches: &[Arc<Batch>]) -> Result<Batch> {
+    if let Merge::States(merger) = merge {
+        return sort(keyer, Delta::insert(merger.merge(batches)?));
+    }
+    let delta = concat(batches)?;
+    if matches!(merge, Merge::Append) {
+        return Ok(Batch::new(Vec::new(), delta));
+    }
+    let mut order: Vec<(u64, u32)> = Vec::with_capacity(delta.len());
+    for batch in batches {
+        let start = order.len() as u32;
+        order.extend(batch.hashes.iter().zip(start..).map(|(h, i)| (*h, i)));
+    }
+    // A stable sort finds the sorted runs and merges them.
+    order.sort_by_key(|(h, _)| *h);
+    if delta.weights.is_none() {
+        let hashes = order.iter().map(|(h, _)| *h).collect();
+        let rows = UInt32Array::from_iter_values(order.iter().map(|(_, i)| *i));
+        return Ok(Batch::new(hashes, delta.take(&rows)?));
+    }
+    sum_weights(order, &delta)
+}
+
+/// All rows of several batches, in the order of the batches.
+pub(crate) fn concat(batches: &[Arc<Batch>]) -> Result<Delta> {
+    let schema = batches[0].delta.rows.schema();
+    let rows = concat_batches(&schema, batches.iter().map(|b| &b.delta.rows))?;
+    if batches.iter().all(|b| b.delta.weights.is_none()) {
+        return Ok(Delta::insert(rows));
+    }
+    let mut weights = Vec::with_capacity(rows.num_rows());
+    for batch in batches {
+        match &batch.delta.weights {
+            Some(w) => weights.extend_from_slice(w.values()),
+            None => weights.extend(std::iter::repeat_n(1, batch.len())),
+        }
+    }
+    Ok(Delta::weighted(rows, Int64Array::from(weights)))
+}
+
+/// Adds up the weights of equal rows among rows ordered by key hash; zero weights vanish.
+fn sum_weights(mut order: Vec<(u64, u32)>, delta: &Delta) -> Result<Batch> {
+    let columns = delta.rows.columns();
+    let row_hashes = hash_arrays(columns, delta.len())?;
+    let equal = RowsEqual::new(columns, columns)?;
+    let mut hashes = Vec::with_capacity(order.len());
+    let mut kept: Vec<u32> = Vec::with_capacity(order.len());
+    let mut weights: Vec<i64> = Vec::with_capacity(order.len());
+    let mut start = 0;
+    while start < order.len() {
+        let key = order[start].0;
+        let length = order[start..].iter().take_while(|(h, _)| *h == key).count();
+        let run = &mut order[start..start + length];
+        run.sort_by_key(|(_, i)| row_hashes[*i as usize]);
+        let first = kept.len();
+        for (_, row) in run.iter() {
+            let row = *row as usize;
+            let same = (first..kept.len())
+                .rev()
+                .take_while(|k| row_hashes[kept[*k] as usize] == row_hashes[row])
+                .find(|k| equal.equal(kept[*k] as usize, row));
+            match same {
+                Some(k) => weights[k] += delta.weight(row),
+                None => {
+                    hashes.push(key);
+                    kept.push(row as u32);
+                    weights.push(delta.weight(row));
+                }
+            }
+        }
+        drop_zeros(first, &mut hashes, &mut kept, &mut weights);
+        start += length;
+    }
+    let rows = take_rows(&delta.rows, &UInt32Array::from(kept))?;
+    Ok(Batch::new(hashes, Delta::weighted(rows, Int64Array::from(weights))))
+}
+
+/// Removes the entries of weight zero at or after `first`.
+fn drop_zeros(first: usize, hashes: &mut Vec<u64>, kept: &mut Vec<u32>, weights: &mut Vec<i64>) {
+    let mut to = first;
+    for from in first..weights.len() {
+        if weights[from] != 0 {
+            hashes[to] = hashes[from];
+            kept[to] = kept[from];
+            weights[to] = weights[from];
+            to += 1;
+        }
+    }
+    hashes.truncate(to);
+    kept.truncate(to);
+    weights.truncate(to);
+}
+
+/// Adds up the weights of equal rows over several deltas.
+pub fn consolidate(deltas: Vec<Delta>) -> Result<Option<Delta>> {
+    let mut batches = Vec::with_capacity(deltas.len());
+    let mut width = 0;
+    for delta in deltas.into_iter().filter(|d| !d.is_empty()) {
+        width = delta.rows.num_columns();
+        batches.push(delta);
+    }
+    if batches.is_empty() {
+        return Ok(None);
+    }
+    let keyer = Keyer::new((0..width).collect());
+    let mut sorted = Vec::with_capacity(batches.len());
+    for delta in batches {
+        sorted.push(Arc::new(sort(&keyer, delta)?));
+    }
+    Ok(Some(merge(&keyer, &Merge::Sum, &sorted)?.delta))
+}

@@ -1,0 +1,326 @@
+//! The settings of `kaplan start`. Each one has a single name: `archive_interval_ms` in the file,
+//! `--archive-interval-ms` as a flag, `KAPLAN_ARCHIVE_INTERVAL_MS` in the environment.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the default. A
+//! key that is not a setting is refused by name rather than ignored.
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, CommandFactory};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// An address to listen on, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        // `localhost` is what people type; only numeric addresses parse as a socket address.
+        let numeric = text.replacen("localhost:", "127.0.0.1:", 1);
+        numeric
+            .parse()
+            .map(|address| Self(Some(address)))
+            .map_err(|_| format!("`{text}` is not an address: write 127.0.0.1:8080, or off"))
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Every setting, each of them perhaps absent: what one source (flags and environment, or the
+/// file) says. The doc comments are the help texts and the comments of `--print-config`.
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sparse {
+    /// Directory of log, lake, batch views, checkpoints and catalog; created when absent.
+    #[arg(long, env = "KAPLAN_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address of the HTTP interface and the status page, or `off`. When the variable PORT is set
+    /// and nothing else names an address, it is 0.0.0.0:PORT.
+    #[arg(long, env = "KAPLAN_HTTP", value_name = "ADDRESS")]
+    http: Option<Listen>,
+    /// Address of the PostgreSQL wire, or `off`. Platforms that carry HTTP only, such as Cloud
+    /// Run, do not expose it.
+    #[arg(long, env = "KAPLAN_POSTGRES", value_name = "ADDRESS")]
+    postgres: Option<Listen>,
+    /// Log lines as `text` or `json`; `auto` is text on a terminal and JSON elsewhere.
+    #[arg(long, env = "KAPLAN_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Least severe log lines to print: error, warn, info, debug or trace, or directives such as
+    /// `warn,kaplan_log=debug`.
+    #[arg(long, env = "KAPLAN_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Largest body of a write over HTTP, in bytes, after decompression.
+    #[arg(long, env = "KAPLAN_MAX_BODY_BYTES", value_name = "BYTES")]
+    max_body_bytes: Option<u64>,
+    /// Most writes over HTTP under way at once; beyond it they are answered 429.
+    #[arg(long, env = "KAPLAN_MAX_IN_FLIGHT", value_name = "N")]
+    max_in_flight: Option<u64>,
+    /// Wait of the archiver between runs, milliseconds. Shorter: a smaller log tail, and more and
+    /// smaller lake files.
+    #[arg(long, env = "KAPLAN_ARCHIVE_INTERVAL_MS", value_name = "MS")]
+    archive_interval_ms: Option<u64>,
+    /// The archiver also runs when the log's tail exceeds this many bytes.
+    #[arg(long, env = "KAPLAN_ARCHIVE_BYTES", value_name = "BYTES")]
+    archive_bytes: Option<u64>,
+    /// Time between checkpoints of the views' state, milliseconds. Shorter: faster restart, more
+    /// writing.
+    #[arg(long, env = "KAPLAN_CHECKPOINT_INTERVAL_MS", value_name = "MS")]
+    checkpoint_interval_ms: Option<u64>,
+    /// Most bytes of writes that wait to be committed; beyond it writes are refused with 429.
+    #[arg(long, env = "KAPLAN_INGEST_QUEUE_BYTES", value_name = "BYTES")]
+    ingest_queue_bytes: Option<u64>,
+    /// When the log's tail holds this many bytes that the lake does not have yet, writes are
+    /// refused with 429.
+    #[arg(long, env = "KAPLAN_LOG_RESERVE_BYTES", value_name = "BYTES")]
+    log_reserve_bytes: Option<u64>,
+    /// Longest wait of a read for a commit to become visible, milliseconds.
+    #[arg(long, env = "KAPLAN_READ_WAIT_MS", value_name = "MS")]
+    read_wait_ms: Option<u64>,
+    /// Factor on the clock that batch schedules see, for demonstrations: 60 makes an hour a
+    /// minute.
+    #[arg(long, env = "KAPLAN_SCHEDULE_SPEED", value_name = "FACTOR")]
+    schedule_speed: Option<f64>,
+    /// Lake files smaller than this many bytes are compacted together.
+    #[arg(long, env = "KAPLAN_COMPACT_BYTES", value_name = "BYTES")]
+    compact_bytes: Option<u64>,
+}
+
+/// What `kaplan start` runs with.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// For [`kaplan_platform::Platform::open`].
+    pub platform: kaplan_platform::Settings,
+    /// For [`kaplan_server::Server::bind`].
+    pub server: kaplan_server::Options,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are printed.
+    pub log_level: String,
+    table: toml::Table,
+}
+
+/// The settings that belong to the program rather than to the platform.
+#[derive(Deserialize)]
+struct Program {
+    http: Listen,
+    postgres: Listen,
+    log_format: LogFormat,
+    log_level: String,
+    max_body_bytes: usize,
+    max_in_flight: usize,
+}
+
+impl Effective {
+    /// Merges the flags and environment (both in `given`), `PORT`, the file, and the defaults.
+    pub fn resolve(
+        given: &Sparse,
+        file: Option<&Path>,
+        port: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let mut table = defaults()?;
+        if let Some(path) = file {
+            table.extend(toml::Table::try_from(read(path)?)?);
+        }
+        if let Some(port) = port.filter(|port| !port.is_empty()) {
+            let port: u16 =
+                port.parse().ok().with_context(|| format!("PORT=`{port}` is not a port"))?;
+            table.insert("http".into(), format!("0.0.0.0:{port}").into());
+        }
+        table.extend(toml::Table::try_from(given)?);
+        Self::from_table(table)
+    }
+
+    fn from_table(table: toml::Table) -> anyhow::Result<Self> {
+        let own = program_defaults()?;
+        let (program, platform): (toml::Table, toml::Table) =
+            table.clone().into_iter().partition(|(key, _)| own.contains_key(key));
+        let program: Program = program.try_into()?;
+        let platform: kaplan_platform::Settings = platform.try_into()?;
+        check(&table)?;
+        Ok(Self {
+            platform,
+            server: kaplan_server::Options {
+                http: program.http.0,
+                postgres: program.postgres.0,
+                max_body_bytes: program.max_body_bytes,
+                max_in_flight: program.max_in_flight,
+            },
+            log_format: program.log_format,
+            log_level: program.log_level,
+            table,
+        })
+    }
+
+    /// The settings as a TOML file, with what each of them means.
+    pub fn to_toml(&self) -> anyhow::Result<String> {
+        let mut text = String::from("# Settings of `kaplan start`. Use with --config FILE.\n");
+        for argument in Described::command().get_arguments() {
+            let key = argument.get_id().as_str();
+            let Some(value) = self.table.get(key) else { continue };
+            let help = argument.get_long_help().or_else(|| argument.get_help());
+            text.push('\n');
+            for line in wrapped(&help.map(ToString::to_string).unwrap_or_default()) {
+                writeln!(text, "# {line}")?;
+            }
+            writeln!(text, "# Flag --{}", key.replace('_', "-"))?;
+            writeln!(text, "{key} = {value}")?;
+        }
+        Ok(text)
+    }
+}
+
+/// Gives clap's view of [`Sparse`], from which `--print-config` takes its comments.
+#[derive(clap::Parser)]
+struct Described {
+    #[command(flatten)]
+    _settings: Sparse,
+}
+
+/// The program's own defaults. PostgreSQL is not on 5432, where a real one may listen.
+fn program_defaults() -> anyhow::Result<toml::Table> {
+    let server = kaplan_server::Options::default();
+    let integer = |n: usize| i64::try_from(n).map(toml::Value::from);
+    Ok(toml::Table::from_iter([
+        ("http".to_owned(), "127.0.0.1:8080".into()),
+        ("postgres".to_owned(), "127.0.0.1:5433".into()),
+        ("log_format".to_owned(), "auto".into()),
+        ("log_level".to_owned(), "info".into()),
+        ("max_body_bytes".to_owned(), integer(server.max_body_bytes)?),
+        ("max_in_flight".to_owned(), integer(server.max_in_flight)?),
+    ]))
+}
+
+fn defaults() -> anyhow::Result<toml::Table> {
+    let mut table = program_defaults()?;
+    table.extend(toml::Table::try_from(kaplan_platform::Settings::default())?);
+    Ok(table)
+}
+
+fn read(path: &Path) -> anyhow::Result<Sparse> {
+    let shown = path.display();
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read settings {shown}"))?;
+    toml::from_str(&text).map_err(|error| {
+        anyhow::anyhow!(
+            "{shown} is refused: {}\n`kaplan start --print-config` prints every setting",
+            error.to_string().trim_end()
+        )
+    })
+}
+
+/// Refuses values that parse but make no sense.
+fn check(table: &toml::Table) -> anyhow::Result<()> {
+    for (key, value) in table {
+        if value.as_integer().is_some_and(|n| n <= 0) {
+            bail!("{key} = {value} is refused: it must be above 0");
+        }
+    }
+    let speed = table.get("schedule_speed").and_then(toml::Value::as_float).unwrap_or(1.0);
+    ensure!(
+        speed.is_finite() && speed > 0.0,
+        "schedule_speed = {speed} is refused: it must be above 0 (1.0 is real time)"
+    );
+    Ok(())
+}
+
+/// Cuts a help text into comment lines.
+fn wrapped(text: &str) -> Vec<String> {
+    const WIDTH: usize = 90;
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        if !lines[last].is_empty() && lines[last].len() + word.len() >= WIDTH {
+            lines.push(word.to_owned());
+        } else {
+            if !lines[last].is_empty() {
+                lines[last].push(' ');
+            }
+            lines[last].push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A field added to the platform's settings needs its flag, or the file would refuse it.
+    #[test]
+    fn every_platform_setting_has_a_flag() {
+        let command = Described::command();
+        let flags: Vec<&str> = command.get_arguments().map(|a| a.get_id().as_str()).collect();
+        for key in defaults().unwrap().keys() {
+            assert!(flags.contains(&key.as_str()), "no flag for {key}");
+        }
+    }
+
+    #[test]
+    fn print_config_round_trips() {
+        let given = Sparse {
+            http: Some(Listen(None)),
+            schedule_speed: Some(60.0),
+            archive_bytes: Some(7),
+            ..Sparse::default()
+        };
+        let first = Effective::resolve(&given, None, None).unwrap();
+        let text = first.to_toml().unwrap();
+        let sparse: Sparse = toml::from_str(&text).unwrap();
+        let second = Effective::resolve(&sparse, None, None).unwrap();
+        assert_eq!(first.table, second.table);
+        assert_eq!(second.platform.archive_bytes, 7);
+        assert_eq!(second.server.http, None);
+    }
+
+    #[test]
+    fn senseless_values_are_refused_by_name() {
+        let zero = Sparse { read_wait_ms: Some(0), ..Sparse::default() };
+        let error = Effective::resolve(&zero, None, None).unwrap_err().to_string();
+        assert!(error.contains("read_wait_ms"), "{error}");
+        let still = Sparse { schedule_speed: Some(0.0), ..Sparse::default() };
+        let error = Effective::resolve(&still, None, None).unwrap_err().to_string();
+        assert!(error.contains("schedule_speed"), "{error}");
+        let error = Effective::resolve(&Sparse::default(), None, Some("http")).unwrap_err();
+        assert!(error.to_string().contains("PORT"), "{error}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Columns of lake tables: which types are stored, which system columns follow the user's, and
+//! which rows an append admits.
+//!
+//! Types are stored without conversion, so that what is read is what was written. The only
+//! spelling that changes is the time zone: Delta knows UTC, and `+00:00` is stored as such.
+
+use crate::{Error, TableSpec};
+use arrow::array::{AsArray, Int64Array, RecordBatch, Scalar};
+use arrow::compute::kernels::{aggregate, cmp};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use deltalake::kernel::{DataType as DeltaType, PrimitiveType, StructField};
+use kaplan_base::Lsn;
+use std::sync::Arc;
+
+/// System column: the row's position in the log, bigint.
+pub const LSN: &str = "_lsn";
+/// System column: the row's number within its commit, integer.
+pub const SEQ: &str = "_seq";
+/// System column: when the row was committed, timestamp with time zone.
+pub const INGESTED_AT: &str = "_ingested_at";
+/// System column: the stream's watermark before the row's commit, timestamp with time zone or null.
+pub const WATERMARK: &str = "_wm";
+/// System column of change tables: +1 for an added row, -1 for a removed one, bigint.
+pub const WEIGHT: &str = "_weight";
+
+const UTC: &str = "UTC";
+
+/// The user's columns followed by the system columns.
+#[must_use]
+pub fn system_schema(user: &SchemaRef, changes: bool) -> SchemaRef {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
+    let mut fields: Vec<Arc<Field>> = user.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(LSN, DataType::Int64, false)));
+    fields.push(Arc::new(Field::new(SEQ, DataType::Int32, false)));
+    fields.push(Arc::new(Field::new(INGESTED_AT, time.clone(), false)));
+    fields.push(Arc::new(Field::new(WATERMARK, time, true)));
+    if changes {
+        fields.push(Arc::new(Field::new(WEIGHT, DataType::Int64, false)));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// The schema as the data files have it: UTC spelt as Delta spells it, no Arrow metadata.
+pub(crate) fn storage_schema(declared: &Schema) -> SchemaRef {
+    let fields = declared.fields().iter().map(|field| {
+        Field::new(field.name(), storage_type(field.data_type()), field.is_nullable())
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn storage_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if is_utc(zone) => {
+            DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()))
+        }
+        other => other.clone(),
+    }
+}
+
+fn is_utc(zone: &str) -> bool {
+    zone == UTC || zone == "+00:00"
+}
+
+/// The Delta columns of a table.
+pub(crate) fn delta_columns(spec: &TableSpec) -> Result<Vec<StructField>, Error> {
+    let declared = spec.declared();
+    let mut columns = Vec::with_capacity(declared.fields().len());
+    for (at, field) in declared.fields().iter().enumerate() {
+        let same = |other: &Arc<Field>| other.name().eq_ignore_ascii_case(field.name());
+        if declared.fields()[..at].iter().any(same) {
+            let (table, column) = (spec.name.clone(), field.name().clone());
+            return Err(Error::Duplicate { table, column });
+        }
+        let data_type = delta_type(field.data_type()).ok_or_else(|| Error::Type {
+            table: spec.name.clone(),
+            column: field.name().clone(),
+            data_type: field.data_type().clone(),
+        })?;
+        columns.push(StructField::new(field.name(), data_type, field.is_nullable()));
+    }
+    Ok(columns)
+}
+
+fn delta_type(data_type: &DataType) -> Option<DeltaType> {
+    Some(match data_type {
+        DataType::Boolean => DeltaType::BOOLEAN,
+        DataType::Int16 => DeltaType::SHORT,
+        DataType::Int32 => DeltaType::INTEGER,
+        DataType::Int64 => DeltaType::LONG,
+        DataType::Float32 => DeltaType::FLOAT,
+        DataType::Float64 => DeltaType::DOUBLE,
+        DataType::Decimal128(precision, scale) => {
+            let scale = u8::try_from(*scale).ok()?;
+            DeltaType::Primitive(PrimitiveType::decimal(*precision, scale).ok()?)
+        }
+        DataType::Utf8 => DeltaType::STRING,
+        DataType::Binary => DeltaType::BINARY,
+        DataType::Date32 => DeltaType::DATE,
+        DataType::Timestamp(TimeUnit::Microsecond, None) => DeltaType::TIMESTAMP_NTZ,
+        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if is_utc(zone) => {
+            DeltaType::TIMESTAMP
+        }
+        _ => return None,
+    })
+}
+
+/// Checks that a stored table has every declared column with its type.
+pub(crate) fn check_stored(spec: &TableSpec, stored: &Schema) -> Result<(), Error> {
+    for field in storage_schema(&spec.declared()).fields() {
+        let found = stored.field_with_name(field.name()).ok();
+        if found.is_none_or(|f| {
+            f.data_type() != field.data_type() || (f.is_nullable() && !field.is_nullable())
+        }) {
+            return Err(mismatch(spec, field, found));
+        }
+    }
+    Ok(())
+}
+
+fn mismatch(spec: &TableSpec, expected: &Field, found: Option<&Field>) -> Error {
+    let show =
+        |f: &Field| format!("{}{}", f.data_type(), if f.is_nullable() { "" } else { " not null" });
+    Error::Column {
+        table: spec.name.clone(),
+        column: expected.name().clone(),
+        expected: show(expected),
+        found: found.map_or_else(|| "missing".to_owned(), show),
+    }
+}
+
+/// The rows of `batches` beyond `archived`, in storage types. Rows beyond `through` are refused:
+/// the app transaction would not account for them.
+pub(crate) fn admit(
+    spec: &TableSpec,
+    batches: &[RecordBatch],
+    archived: Lsn,
+    through: Lsn,
+) -> Result<Vec<RecordBatch>, Error> {
+    let declared = spec.declared();
+    let storage = storage_schema(&declared);
+    let rows = |source| Error::Rows { table: spec.name.clone(), source };
+    let mut admitted = Vec::with_capacity(batches.len());
+    for batch in batches {
+        check_batch(spec, &declared, batch)?;
+        // First of all, since this is what refuses nulls where none are allowed.
+        let batch = to_storage(batch, &storage).map_err(rows)?;
+        let lsns = batch.column(spec.schema.fields().len()).as_primitive::<Int64Type>();
+        let Some((first, last)) = aggregate::min(lsns).zip(aggregate::max(lsns)) else { continue };
+        if last > through.to_i64() {
+            return Err(Error::Beyond { table: spec.name.clone(), lsn: last, through });
+        }
+        if first > archived.to_i64() {
+            admitted.push(batch);
+        } else if last > archived.to_i64() {
+            let bound = Scalar::new(Int64Array::from(vec![archived.to_i64()]));
+            let fresh = cmp::gt(lsns, &bound).and_then(|fresh| filter_record_batch(&batch, &fresh));
+            admitted.push(fresh.map_err(rows)?);
+        }
+    }
+    Ok(admitted)
+}
+
+fn check_batch(spec: &TableSpec, declared: &Schema, batch: &RecordBatch) -> Result<(), Error> {
+    let schema = batch.schema();
+    for (at, field) in declared.fields().iter().enumerate() {
+        let found = schema.fields().get(at).map(AsRef::as_ref);
+        if found.is_none_or(|f| f.name() != field.name() || f.data_type() != field.data_type()) {
+            return Err(mismatch(spec, field, found));
+        }
+    }
+    match schema.fields().get(declared.fields().len()) {
+        None => Ok(()),
+        Some(extra) => Err(Error::Column {
+            table: spec.name.clone(),
+            column: extra.name().clone(),
+            expected: "absent".to_owned(),
+            found: extra.data_type().to_string(),
+        }),
+    }
+}
+
+fn to_storage(batch: &RecordBatch, storage: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().zip(storage.fields());
+    let columns = columns.map(|(column, field)| cast(column, field.data_type()));
+    RecordBatch::try_new(storage.clone(), columns.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kaplan_base::StreamId;
+
+    fn spec(data_type: DataType) -> TableSpec {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", data_type, true)]));
+        TableSpec { name: "s".into(), id: StreamId(1), schema, changes: false }
+    }
+
+    #[test]
+    fn types_that_delta_cannot_hold_are_refused_by_name() {
+        for refused in [
+            DataType::UInt8,
+            DataType::UInt64,
+            DataType::Int8,
+            DataType::Float16,
+            DataType::LargeUtf8,
+            DataType::Utf8View,
+            DataType::Time64(TimeUnit::Microsecond),
+            DataType::Date64,
+            DataType::Timestamp(TimeUnit::Nanosecond, None),
+            DataType::Timestamp(TimeUnit::Microsecond, Some("Europe/Berlin".into())),
+            DataType::Decimal128(10, -2),
+            DataType::Decimal256(50, 2),
+        ] {
+            match delta_columns(&spec(refused.clone())) {
+                Err(Error::Type { column, data_type, .. }) => {
+                    assert_eq!((column.as_str(), data_type), ("v", refused));
+                }
+                other => panic!("{refused} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_column_cannot_take_a_system_column_s_name() {
+        let schema = Arc::new(Schema::new(vec![Field::new("_LSN", DataType::Int64, true)]));
+        let spec = TableSpec { name: "s".into(), id: StreamId(1), schema, changes: false };
+        assert!(
+            matches!(delta_columns(&spec), Err(Error::Duplicate { column, .. }) if column == LSN)
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! The durable log: every commit in order, bytes in and bytes out.
+//!
+//! Invariant: a commit is acknowledged ([`Log::append`] returns `Ok`) only when it is durable, and
+//! an acknowledged commit is read back exactly once, at its own LSN, byte for byte, whatever is
+//! killed, cut off or filled up in between. Readers see durable commits only.
+//!
+//! The log refuses to guess. Damage below what it knows to be durable is [`Error::Corrupt`], never
+//! skipped; after a failed write or fsync it takes nothing more until it is opened again. It does
+//! not look into payloads, does not deduplicate and does not decide when to trim.
+//!
+//! [`LocalLog`] keeps segment files in a directory. [`conformance`] is the suite that every backend
+//! passes; [`sim`] is a disk that loses power, and [`simulate`] runs a log on it for as many random
+//! steps as one likes.
+
+mod commit;
+pub mod conformance;
+pub mod disk;
+mod error;
+mod frame;
+mod local;
+mod mark;
+mod recover;
+mod ring;
+mod segment;
+pub mod sim;
+pub mod simulate;
+
+pub use commit::{Commit, Log, MAX_PRODUCER_BYTES, Producer, Write};
+pub use disk::{Disk, RealDisk};
+pub use error::Error;
+pub use local::{LocalLog, Options};
+pub use recover::Recovery;

@@ -1,0 +1,120 @@
+//! The one error that leaves the platform. It says what went wrong, where in the input, and what
+//! to do; each wire translates [`Code`] to its own numbers in one file.
+
+use kaplan_base::Remedy;
+use std::fmt;
+
+/// The kinds of failure that a client can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The SQL text does not parse. SQLSTATE 42601, HTTP 400.
+    Syntax,
+    /// No such stream, table or view. 42P01, 404.
+    UnknownRelation,
+    /// No such column. 42703, 400.
+    UnknownColumn,
+    /// The name is taken. 42P07, 409.
+    DuplicateRelation,
+    /// Something depends on it, or it depends on itself. 2BP01, 409.
+    Dependency,
+    /// A construct that cannot be maintained, or is not there yet. 0A000, 400.
+    Unsupported,
+    /// A value of the wrong type or shape. 22P02, 400.
+    InvalidValue,
+    /// A `CHECK`, `NOT NULL` or key rule was broken. 23514, 422.
+    ConstraintViolation,
+    /// Other bad input. 22023, 400.
+    InvalidInput,
+    /// The input exceeds a limit. 54000, 413.
+    TooLarge,
+    /// Too many requests under way; nothing was done. 53300, 429.
+    Overloaded,
+    /// No space left on the device; nothing was acknowledged. 53100, 507.
+    DiskFull,
+    /// Not ready yet, or no longer. 57P03, 503.
+    Unavailable,
+    /// The data asked for is not there (for instance no batch view yet). 55000, 409.
+    NotReady,
+    /// The answer would be wrong: stored data is damaged. XX001, 500.
+    Corrupted,
+    /// A defect. XX000, 500.
+    Internal,
+}
+
+/// What went wrong, where, and what to do about it.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// The kind.
+    pub code: Code,
+    /// One sentence that names the thing.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// The stream or view concerned.
+    pub stream: Option<String>,
+    /// The row of the input, counted from 1.
+    pub row: Option<u64>,
+    /// The field concerned.
+    pub field: Option<String>,
+}
+
+/// The platform's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of a kind, with its sentence.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, stream: None, row: None, field: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the stream or view.
+    #[must_use]
+    pub fn stream(mut self, stream: impl Into<String>) -> Self {
+        self.stream = Some(stream.into());
+        self
+    }
+
+    /// Names the row, counted from 1.
+    #[must_use]
+    pub fn row(mut self, row: u64) -> Self {
+        self.row = Some(row);
+        self
+    }
+
+    /// Names the field.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// What the caller should do next.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self.code {
+            Code::Overloaded | Code::Unavailable | Code::NotReady => Remedy::Retry,
+            Code::DiskFull => Remedy::Reopen,
+            Code::Corrupted | Code::Internal => Remedy::Report,
+            _ => Remedy::FixInput,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, " (hint: {hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,143 @@
+//! What waits for the sequencer: a queue bounded by bytes. A request that does not fit is refused
+//! at once; an empty queue takes one request of any size. Once closed it refuses everything with
+//! the reason, and what it holds is still handed out.
+
+use super::request::{Definition, Limits, WriteRequest};
+use crate::{Ack, Code, Error, Result};
+use kaplan_base::StreamId;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use tokio::sync::oneshot;
+
+/// Where an answer goes; nobody may be waiting any more.
+pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// A write that waits.
+pub(super) struct Waiting {
+    pub request: WriteRequest,
+    pub bytes: usize,
+    pub reply: Reply<Ack>,
+}
+
+/// What the sequencer may be asked, in order.
+pub(super) enum Item {
+    Write(Waiting),
+    Define(Box<Definition>, Reply<()>),
+    Forget(StreamId, Reply<()>),
+}
+
+/// What the sequencer does next.
+pub(super) enum Work {
+    Group(Vec<Waiting>),
+    Define(Box<Definition>, Reply<()>),
+    Forget(StreamId, Reply<()>),
+}
+
+#[derive(Default)]
+struct Inner {
+    items: VecDeque<Item>,
+    bytes: usize,
+    closed: Option<Error>,
+}
+
+/// The queue.
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+    limits: Limits,
+}
+
+impl Queue {
+    pub fn new(limits: Limits) -> Self {
+        Self { inner: Mutex::default(), filled: Condvar::new(), limits }
+    }
+
+    /// Adds an item, or says why not.
+    pub fn push(&self, item: Item) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if let Some(reason) = &inner.closed {
+            return Err(reason.clone());
+        }
+        let bytes = item.bytes();
+        if inner.bytes > 0 && inner.bytes + bytes > self.limits.queue_bytes {
+            let message = format!("{} bytes of writes wait to be committed already", inner.bytes);
+            return Err(Error::new(Code::Overloaded, message)
+                .hint("retry after a moment; nothing of this request was written"));
+        }
+        inner.bytes += bytes;
+        inner.items.push_back(item);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for work: all writes at the front that a group may hold, or one definition. None when
+    /// the queue is closed and empty.
+    pub fn take(&self) -> Option<Work> {
+        let mut inner = self.inner.lock();
+        loop {
+            match inner.items.pop_front() {
+                Some(Item::Define(definition, reply)) => {
+                    return Some(Work::Define(definition, reply));
+                }
+                Some(Item::Forget(stream, reply)) => return Some(Work::Forget(stream, reply)),
+                Some(Item::Write(first)) => {
+                    return Some(Work::Group(inner.group(first, &self.limits)));
+                }
+                None if inner.closed.is_some() => return None,
+                None => self.filled.wait(&mut inner),
+            }
+        }
+    }
+
+    /// Refuses everything from now on; the first reason stays.
+    pub fn close(&self, reason: Error) {
+        self.inner.lock().closed.get_or_insert(reason);
+        self.filled.notify_one();
+    }
+
+    /// Refuses everything from now on, and answers all that waits; the first reason stays.
+    pub fn fail(&self, reason: Error) {
+        let mut inner = self.inner.lock();
+        let reason = inner.closed.get_or_insert(reason).clone();
+        inner.bytes = 0;
+        for item in inner.items.drain(..) {
+            match item {
+                Item::Write(waiting) => drop(waiting.reply.send(Err(reason.clone()))),
+                Item::Define(_, reply) | Item::Forget(_, reply) => {
+                    drop(reply.send(Err(reason.clone())));
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn group(&mut self, first: Waiting, limits: &Limits) -> Vec<Waiting> {
+        let mut bytes = first.bytes;
+        let mut group = vec![first];
+        while group.len() < limits.group_requests && bytes < limits.group_bytes {
+            match self.items.pop_front() {
+                Some(Item::Write(next)) if bytes + next.bytes <= limits.group_bytes => {
+                    bytes += next.bytes;
+                    group.push(next);
+                }
+                Some(other) => {
+                    self.items.push_front(other);
+                    break;
+                }
+                None => break,
+            }
+        }
+        self.bytes -= bytes;
+        group
+    }
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Item::Write(waiting) => waiting.bytes,
+            Item::Define(..) | Item::Forget(..) => 0,
+        }
+    }
+}

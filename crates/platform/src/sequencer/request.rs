@@ -1,0 +1,137 @@
+//! What goes into the sequencer: definitions of streams, and writes of Arrow batches. Plain data;
+//! nothing here decides anything.
+
+use crate::{Code, Error, Producer};
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use kaplan_base::{Lsn, StreamId};
+use kaplan_sql::catalog::StreamDef;
+use std::fmt::Display;
+
+/// Rows for one or several streams that become one atomic commit.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// The writes, resolved in this order.
+    pub writes: Vec<StreamWrite>,
+    /// Who sends it, where a retry must count once.
+    pub producer: Option<Producer>,
+}
+
+/// Rows for one stream.
+#[derive(Clone, Debug)]
+pub struct StreamWrite {
+    /// The stream or table.
+    pub stream: StreamId,
+    /// The rows, with all columns of the stream (for [`WriteKind::Delete`] see there).
+    pub rows: Vec<RecordBatch>,
+    /// What the rows do.
+    pub kind: WriteKind,
+}
+
+/// What the rows of a write do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteKind {
+    /// Adds the rows to a stream or to a table without primary key.
+    Append,
+    /// Sets the rows of a table with primary key; the last row of a key wins.
+    Upsert,
+    /// Removes rows of a table. With a primary key the batches hold the key columns, in the order
+    /// of the key; without one they hold whole rows, each of which removes one matching row.
+    Delete,
+}
+
+/// The compiled `CHECK` conditions of one stream.
+pub trait Checks: Send {
+    /// One array per check, in order of declaration, one value a row. A row breaks a check whose
+    /// value is false; NULL passes.
+    ///
+    /// # Errors
+    /// A condition that cannot be computed on these rows, such as a division by zero.
+    fn evaluate(&self, rows: &RecordBatch) -> Result<Vec<BooleanArray>, String>;
+}
+
+/// A stream or table as the sequencer must know it.
+pub struct Definition {
+    /// The catalog's definition.
+    pub def: StreamDef,
+    /// Its columns as Arrow types.
+    pub schema: SchemaRef,
+    /// Its compiled checks; needed when the definition has any.
+    pub checks: Option<Box<dyn Checks>>,
+    /// The stream that takes rows quarantined by a check, with the columns `reason`,
+    /// `constraint_name`, `row_number` and `row` in this order.
+    pub quarantine: Option<StreamId>,
+}
+
+/// What happened to a stream's rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Rows committed since the stream was created (a table: changes).
+    pub rows: u64,
+    /// Duplicates dropped since start.
+    pub duplicates: u64,
+    /// Late rows since start.
+    pub late: u64,
+    /// Rows quarantined since start.
+    pub quarantined: u64,
+    /// Rows dropped by a check since start.
+    pub dropped: u64,
+    /// The watermark, microseconds since the Unix epoch.
+    pub watermark_us: Option<i64>,
+    /// The last commit that touched it.
+    pub last_lsn: Lsn,
+}
+
+/// The bounds of the sequencer.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most bytes of requests that wait; beyond it requests are refused.
+    pub queue_bytes: usize,
+    /// A group takes requests until it holds this many bytes.
+    pub group_bytes: usize,
+    /// Most requests of one group.
+    pub group_requests: usize,
+    /// Most bytes of the log that are not archived yet; beyond it requests are refused.
+    pub log_reserve_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 256 << 20,
+            group_bytes: 32 << 20,
+            group_requests: 4_096,
+            log_reserve_bytes: 4 << 30,
+        }
+    }
+}
+
+impl WriteRequest {
+    /// The rows that arrive.
+    pub(super) fn rows(&self) -> u64 {
+        self.writes.iter().map(StreamWrite::count).sum()
+    }
+
+    /// The memory that the rows take, in bytes; of sliced batches only the slice.
+    pub(super) fn bytes(&self) -> usize {
+        let batches = self.writes.iter().flat_map(|w| &w.rows);
+        let columns = batches.flat_map(|b| b.columns());
+        columns
+            .map(|c| {
+                c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())
+            })
+            .sum()
+    }
+}
+
+impl StreamWrite {
+    /// The rows that arrive.
+    pub(super) fn count(&self) -> u64 {
+        self.rows.iter().map(|b| b.num_rows() as u64).sum()
+    }
+}
+
+/// A defect: a kernel failed on rows that had been checked.
+pub(super) fn internal(error: impl Display) -> Error {
+    Error::new(Code::Internal, format!("sequencer: {error}"))
+}

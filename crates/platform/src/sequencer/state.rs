@@ -1,0 +1,360 @@
+//! What the sequencer decides, without IO and without a clock: (state, request, now) becomes a
+//! commit and its acknowledgement, or an error.
+//!
+//! Invariant: decisions are staged. A later request sees them, but they stay only after
+//! [`State::confirm`], which the caller calls when the commits are durable; [`State::revert`] makes
+//! the state as if they had never been. A refused request leaves nothing staged. LSNs are
+//! consecutive and commit times never go back.
+
+use super::checks::fit_quarantine;
+use super::producers::{Producers, check_id};
+use super::request::{Counters, Definition, StreamWrite, WriteKind, WriteRequest, internal};
+use super::stream::{Mark, Stream, Taken, unknown};
+use crate::{Ack, Code, Error, Producer, Result};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use kaplan_base::limits::MAX_COMMIT_BYTES;
+use kaplan_base::{Lsn, StreamId};
+use kaplan_circuit::{Delta, encode_delta};
+use kaplan_log::{Commit, Write};
+use std::collections::{BTreeMap, HashMap};
+
+/// What a frame may add to a commit's payloads: a fixed part with the producer, and one a write.
+const FRAME_BYTES: usize = 4_096;
+const WRITE_BYTES: usize = 64;
+
+/// The streams, tables and producers as of the last decision.
+pub struct State {
+    /// The last commit decided.
+    pub(super) head: Lsn,
+    /// The last commit confirmed.
+    durable: Lsn,
+    /// The last commit's time. A commit taken back does not turn it back.
+    pub(super) time_us: i64,
+    pub(super) streams: HashMap<StreamId, Stream>,
+    pub(super) producers: Producers,
+    /// Streams as they were before they were touched, in order of touch.
+    staged: Vec<Mark>,
+    /// Whether a commit of the log's tail was absorbed.
+    pub(super) absorbed: bool,
+}
+
+/// What became of one request.
+#[derive(Debug)]
+pub struct Decision {
+    /// The commit to append; none when nothing changes.
+    pub commit: Option<Commit>,
+    /// What to answer once everything decided before is durable too.
+    pub ack: Ack,
+}
+
+/// What a group of decisions changed, now that it is durable.
+#[derive(Debug, Default)]
+pub struct Confirmed {
+    /// The counters of the streams touched.
+    pub counters: Vec<(StreamId, Counters)>,
+    /// The producers' last sequences and commits.
+    pub producers: Vec<(String, (u64, Lsn))>,
+    /// Producers that are remembered no longer.
+    pub forgotten: Vec<String>,
+}
+
+/// One request on its way to a commit.
+#[derive(Default)]
+struct Draft {
+    ack: Ack,
+    /// The last commit among the duplicates' originals.
+    original: Lsn,
+    parts: Vec<Part>,
+}
+
+/// One stream's part of a commit.
+struct Part {
+    stream: StreamId,
+    /// The stream's place in [`State::staged`].
+    mark: usize,
+    /// Rows of the request for this stream so far.
+    arrived: u64,
+    /// Admitted rows of an append-only stream.
+    rows: Vec<RecordBatch>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    /// No streams, no commits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            head: Lsn::ZERO,
+            durable: Lsn::ZERO,
+            time_us: i64::MIN,
+            streams: HashMap::new(),
+            producers: Producers::default(),
+            staged: Vec::new(),
+            absorbed: false,
+        }
+    }
+
+    /// Adds an empty stream or table.
+    ///
+    /// # Errors
+    /// The number is taken, a column is missing, or its type cannot be a key.
+    pub fn add_stream(&mut self, definition: Definition) -> Result<()> {
+        let id = definition.def.id;
+        if let Some(old) = self.streams.get(&id) {
+            let message = format!("stream number {id} is taken by {}", old.name());
+            return Err(Error::new(Code::DuplicateRelation, message));
+        }
+        self.streams.insert(id, Stream::new(definition)?);
+        Ok(())
+    }
+
+    /// Forgets a stream. Nothing may be staged.
+    ///
+    /// # Errors
+    /// There is no such stream.
+    pub fn forget_stream(&mut self, stream: StreamId) -> Result<()> {
+        self.streams.remove(&stream).map(|_| ()).ok_or_else(|| unknown(stream))
+    }
+
+    /// Decides one request at the time `now_us` and stages its effects.
+    ///
+    /// # Errors
+    /// The request breaks a rule, names an unknown stream or exceeds a limit; nothing of it stays.
+    pub fn decide(&mut self, request: WriteRequest, now_us: i64) -> Result<Decision> {
+        let (staged, producers) = (self.staged.len(), self.producers.mark());
+        let decided = self.resolve(request, now_us);
+        if decided.is_err() {
+            self.revert_to(staged, producers);
+        }
+        decided
+    }
+
+    /// Makes everything staged stay: it is durable.
+    pub fn confirm(&mut self) -> Confirmed {
+        self.durable = self.head;
+        let mut counters = BTreeMap::new();
+        for mark in self.staged.drain(..) {
+            if let Some(stream) = self.streams.get_mut(&mark.stream) {
+                stream.confirm();
+                counters.insert(mark.stream, stream.counters);
+            }
+        }
+        let (producers, forgotten) = self.producers.confirm();
+        Confirmed { counters: counters.into_iter().collect(), producers, forgotten }
+    }
+
+    /// Takes everything staged back: it did not become durable.
+    pub fn revert(&mut self) {
+        self.revert_to(0, 0);
+        self.head = self.durable;
+    }
+
+    /// The counters of every stream.
+    #[must_use]
+    pub fn counters(&self) -> BTreeMap<StreamId, Counters> {
+        self.streams.iter().map(|(id, stream)| (*id, stream.counters)).collect()
+    }
+
+    /// Every producer's last sequence and commit.
+    #[must_use]
+    pub fn producers(&self) -> BTreeMap<String, (u64, Lsn)> {
+        self.producers.all()
+    }
+
+    /// Begins after `head`, with everything absorbed so far.
+    pub(super) fn begin(&mut self, head: Lsn) {
+        (self.head, self.durable) = (head, head);
+    }
+
+    fn revert_to(&mut self, staged: usize, producers: usize) {
+        for mark in self.staged.drain(staged..).rev() {
+            if let Some(stream) = self.streams.get_mut(&mark.stream) {
+                stream.revert(&mark);
+            }
+        }
+        self.producers.revert(producers);
+    }
+
+    fn resolve(&mut self, request: WriteRequest, now_us: i64) -> Result<Decision> {
+        self.time_us = self.time_us.max(now_us);
+        if let Some(producer) = &request.producer {
+            check_id(producer)?;
+            if let Some(lsn) = self.producers.seen(producer) {
+                return Ok(self.repeat(&request, lsn));
+            }
+        }
+        let mut draft = Draft::default();
+        for write in &request.writes {
+            self.stage(write, &mut draft)?;
+        }
+        self.finish(draft, request.producer)
+    }
+
+    /// A retry of a write that was committed before.
+    fn repeat(&mut self, request: &WriteRequest, lsn: Lsn) -> Decision {
+        for write in &request.writes {
+            if let Some(stream) = self.streams.get_mut(&write.stream) {
+                self.staged.push(stream.mark());
+                stream.counters.duplicates += write.count();
+            }
+        }
+        let rows = request.rows();
+        Decision { commit: None, ack: Ack { lsn, rows, duplicates: rows, ..Ack::default() } }
+    }
+
+    /// Stages one write of a request.
+    fn stage(&mut self, write: &StreamWrite, draft: &mut Draft) -> Result<()> {
+        let part = self.touch(write.stream, draft)?;
+        let (lsn, time_us) = (self.head.next(), self.time_us);
+        let stream = self.streams.get_mut(&write.stream).ok_or_else(|| unknown(write.stream))?;
+        check_kind(stream, write.kind)?;
+        let mut quarantined = Vec::new();
+        for batch in write.rows.iter().filter(|b| b.num_rows() > 0) {
+            let first_row = draft.parts[part].arrived + 1;
+            draft.parts[part].arrived += batch.num_rows() as u64;
+            if write.kind == WriteKind::Delete {
+                draft.ack.rows += stream.delete(batch, first_row)?;
+                continue;
+            }
+            let taken = stream.take(batch, first_row, lsn, time_us)?;
+            draft.ack.rows += batch.num_rows() as u64;
+            draft.count(&mut stream.counters, &taken);
+            draft.parts[part].rows.extend(taken.rows);
+            quarantined.extend(taken.quarantined);
+        }
+        let (name, target) = (stream.name().to_owned(), stream.definition.quarantine);
+        for rows in quarantined {
+            let Some(target) = target else {
+                return Err(internal(format!("{name} has no quarantine stream")));
+            };
+            self.quarantine(target, &rows, draft)?;
+        }
+        Ok(())
+    }
+
+    /// Adds rows to a quarantine stream within the same commit.
+    fn quarantine(&mut self, target: StreamId, rows: &RecordBatch, d: &mut Draft) -> Result<()> {
+        let part = self.touch(target, d)?;
+        let stream = self.streams.get(&target).ok_or_else(|| unknown(target))?;
+        let rows = fit_quarantine(stream.name(), &stream.definition.schema, rows)?;
+        d.parts[part].rows.push(rows);
+        Ok(())
+    }
+
+    /// The place of a stream's part in the draft; a new part marks where to go back to.
+    fn touch(&mut self, stream: StreamId, draft: &mut Draft) -> Result<usize> {
+        if let Some(at) = draft.parts.iter().position(|p| p.stream == stream) {
+            return Ok(at);
+        }
+        let mark = self.streams.get(&stream).ok_or_else(|| unknown(stream))?.mark();
+        self.staged.push(mark);
+        let mark = self.staged.len() - 1;
+        draft.parts.push(Part { stream, mark, arrived: 0, rows: Vec::new() });
+        Ok(draft.parts.len() - 1)
+    }
+
+    /// Turns what was staged into a commit.
+    fn finish(&mut self, draft: Draft, producer: Option<Producer>) -> Result<Decision> {
+        let Draft { mut ack, original, parts } = draft;
+        let (lsn, time_us) = (self.head.next(), self.time_us);
+        let mut writes = Vec::with_capacity(parts.len());
+        for part in parts {
+            writes.extend(self.write(part, lsn, &mut ack)?);
+        }
+        check_size(&writes)?;
+        ack.lsn = match (writes.is_empty(), original) {
+            (false, _) => lsn,
+            (true, Lsn::ZERO) => self.head,
+            // An original of this very request that was taken away again has no commit.
+            (true, original) => original.min(self.head),
+        };
+        if writes.is_empty() {
+            // A producer's sequence is remembered only with a commit, so that it is in the log: a
+            // retry of a request without effect may have one then, once.
+            return Ok(Decision { commit: None, ack });
+        }
+        if let Some(producer) = &producer {
+            self.producers.stage(producer.clone(), ack.lsn, time_us)?;
+        }
+        self.head = lsn;
+        let producer = producer.map(|p| kaplan_log::Producer { id: p.id, sequence: p.sequence });
+        Ok(Decision { commit: Some(Commit { lsn, time_us, producer, writes }), ack })
+    }
+
+    /// One stream's part as the log holds it; none when the stream does not change.
+    fn write(&mut self, part: Part, lsn: Lsn, ack: &mut Ack) -> Result<Option<Write>> {
+        let mark = &self.staged[part.mark];
+        let stream = self.streams.get_mut(&part.stream).ok_or_else(|| unknown(part.stream))?;
+        let delta = match (&stream.table, part.rows.as_slice()) {
+            (Some(table), _) => table.change(mark.table)?,
+            (None, []) => return Ok(None),
+            (None, [rows]) => Delta::insert(rows.clone()),
+            (None, batches) => {
+                let schema = &stream.definition.schema;
+                Delta::insert(concat_batches(schema, batches).map_err(internal)?)
+            }
+        };
+        if delta.is_empty() {
+            return Ok(None);
+        }
+        let rows = u32::try_from(delta.len()).map_err(|_| too_large(delta.len(), "rows"))?;
+        let watermark_us = stream.counters.watermark_us;
+        let late = stream.pass_time(&delta)?;
+        ack.late += late;
+        stream.counters.late += late;
+        stream.counters.rows += u64::from(rows);
+        stream.counters.last_lsn = lsn;
+        let payload = encode_delta(&delta).map_err(internal)?.into();
+        Ok(Some(Write { stream: part.stream, rows, watermark_us, payload }))
+    }
+}
+
+impl Draft {
+    fn count(&mut self, counters: &mut Counters, taken: &Taken) {
+        let quarantined = taken.quarantined.as_ref().map_or(0, |q| q.num_rows() as u64);
+        self.original = self.original.max(taken.original);
+        self.ack.duplicates += taken.duplicates;
+        self.ack.dropped += taken.dropped;
+        self.ack.quarantined += quarantined;
+        counters.duplicates += taken.duplicates;
+        counters.dropped += taken.dropped;
+        counters.quarantined += quarantined;
+    }
+}
+
+/// Refuses a write that the stream cannot take.
+fn check_kind(stream: &Stream, kind: WriteKind) -> Result<()> {
+    let name = stream.name();
+    let (message, hint) = match kind {
+        WriteKind::Append if stream.is_keyed() => {
+            (format!("{name} has a primary key"), "upsert its rows instead of appending them")
+        }
+        WriteKind::Upsert if !stream.is_keyed() => {
+            (format!("{name} has no primary key"), "append its rows instead of upserting them")
+        }
+        WriteKind::Delete if stream.table.is_none() => {
+            (format!("{name} is append-only"), "only rows of a table can be updated or deleted")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(Code::InvalidInput, message).stream(name).hint(hint))
+}
+
+fn check_size(writes: &[Write]) -> Result<()> {
+    let bytes: usize = writes.iter().map(|w| w.payload.len() + WRITE_BYTES).sum();
+    match bytes + FRAME_BYTES <= MAX_COMMIT_BYTES {
+        true => Ok(()),
+        false => Err(too_large(bytes, "bytes")),
+    }
+}
+
+fn too_large(amount: usize, unit: &str) -> Error {
+    Error::new(Code::TooLarge, format!("the commit would hold {amount} {unit}"))
+        .hint(format!("send less at once: a commit holds at most {MAX_COMMIT_BYTES} bytes"))
+}

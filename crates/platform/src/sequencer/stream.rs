@@ -1,0 +1,231 @@
+//! One stream or table inside the sequencer: its definition, its checks, the keys it remembers, its
+//! rows if it is a table, and its counters. A write is staged; a mark taken before it takes it back.
+
+use super::checks::{Verdict, conform, judge, nullable, refuse_nulls};
+use super::request::{Counters, Definition, internal};
+use super::table::Table;
+use super::unique::{MAX_REMEMBERED_KEYS, Unique};
+use crate::{Code, Error, Result};
+use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use kaplan_base::{Lsn, StreamId};
+use kaplan_circuit::Delta;
+
+/// A stream or table.
+pub(super) struct Stream {
+    pub definition: Definition,
+    pub counters: Counters,
+    pub unique: Option<Unique>,
+    pub table: Option<Table>,
+    /// The position of the event-time column and the watermark's delay.
+    event_time: Option<(usize, i64)>,
+}
+
+/// A place to which a stream can go back.
+pub(super) struct Mark {
+    pub stream: StreamId,
+    counters: Counters,
+    unique: usize,
+    pub table: usize,
+}
+
+/// What became of the rows of an append or upsert.
+pub(super) struct Taken {
+    /// Rows of an append-only stream; those of a table are staged in the table.
+    pub rows: Option<RecordBatch>,
+    pub duplicates: u64,
+    pub original: Lsn,
+    pub dropped: u64,
+    pub quarantined: Option<RecordBatch>,
+}
+
+impl Stream {
+    /// An empty stream.
+    pub fn new(definition: Definition) -> Result<Self> {
+        let (def, schema) = (&definition.def, &definition.schema);
+        let find = |column: &String| schema.index_of(column).map_err(internal);
+        let unique = match &def.unique {
+            Some(unique) => {
+                let columns = unique.columns.iter().map(find).collect::<Result<_>>()?;
+                Some(Unique::new(columns, unique.within_us, MAX_REMEMBERED_KEYS))
+            }
+            None => None,
+        };
+        let table = match def.append_only {
+            true => None,
+            false => {
+                let key = def.primary_key.iter().map(find).collect::<Result<_>>()?;
+                Some(Table::new(schema, key)?)
+            }
+        };
+        let event_time = match &def.watermark {
+            Some(w) => Some((find(&w.column)?, w.delay_us)),
+            None => None,
+        };
+        if !def.checks.is_empty() && definition.checks.is_none() {
+            return Err(internal(format!("{} came without its compiled checks", def.name)));
+        }
+        let counters = Counters { last_lsn: Lsn::ZERO, ..Counters::default() };
+        Ok(Self { definition, counters, unique, table, event_time })
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.definition.def.name
+    }
+
+    /// Whether it is a table with a primary key.
+    pub fn is_keyed(&self) -> bool {
+        self.table.as_ref().is_some_and(|t| !t.key().is_empty())
+    }
+
+    /// Where to go back to when the write fails.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            stream: self.definition.def.id,
+            counters: self.counters,
+            unique: self.unique.as_ref().map_or(0, Unique::mark),
+            table: self.table.as_ref().map_or(0, Table::mark),
+        }
+    }
+
+    /// Takes back everything after the mark.
+    pub fn revert(&mut self, mark: &Mark) {
+        self.counters = mark.counters;
+        if let Some(unique) = &mut self.unique {
+            unique.revert(mark.unique);
+        }
+        if let Some(table) = &mut self.table {
+            table.revert(mark.table);
+        }
+    }
+
+    /// Makes what was staged stay.
+    pub fn confirm(&mut self) {
+        if let Some(unique) = &mut self.unique {
+            unique.confirm();
+        }
+        if let Some(table) = &mut self.table {
+            table.confirm();
+        }
+    }
+
+    /// Stages rows that are appended or upserted. `first_row` numbers the first of them.
+    pub fn take(
+        &mut self,
+        batch: &RecordBatch,
+        first_row: u64,
+        lsn: Lsn,
+        time_us: i64,
+    ) -> Result<Taken> {
+        let Definition { def, schema, checks, .. } = &self.definition;
+        self.refuse_null_columns(batch, first_row)?;
+        let batch = conform(&def.name, schema, batch)?;
+        let Verdict { mut admitted, dropped, quarantined } =
+            judge(def, checks.as_deref(), batch, first_row)?;
+        let (mut duplicates, mut original) = (0, Lsn::ZERO);
+        if let Some(unique) = &mut self.unique {
+            let known = unique.admit(&admitted, lsn, time_us).map_err(|e| e.stream(&def.name))?;
+            (duplicates, original) = (known.duplicates, known.original);
+            if let Some(keep) = &known.keep {
+                admitted = filter_record_batch(&admitted, keep).map_err(internal)?;
+            }
+        }
+        let rows = match &mut self.table {
+            Some(table) => {
+                table.put(&admitted)?;
+                None
+            }
+            None => Some(admitted),
+        };
+        Ok(Taken { rows, duplicates, original, dropped, quarantined })
+    }
+
+    /// Stages the removal of rows and returns how many there were.
+    pub fn delete(&mut self, batch: &RecordBatch, first_row: u64) -> Result<u64> {
+        let Definition { def, schema, .. } = &self.definition;
+        let Some(table) = &mut self.table else {
+            return Err(internal(format!("delete from the stream {}", def.name)));
+        };
+        let key = table.key().to_vec();
+        let expected = match key.is_empty() {
+            true => SchemaRef::clone(schema),
+            false => SchemaRef::new(schema.project(&key).map_err(internal)?),
+        };
+        if batch.num_columns() == expected.fields().len() && !key.is_empty() {
+            for (field, column) in expected.fields().iter().zip(batch.columns()) {
+                refuse_nulls(&def.name, "the primary key", field.name(), column, first_row)?;
+            }
+        }
+        // A whole row with NULL where none can be matches nothing, so it only has to fit by type.
+        table.delete(conform(&def.name, &nullable(&expected), batch)?.columns())
+    }
+
+    /// How many of the added rows are older than the watermark; then moves the watermark.
+    pub fn pass_time(&mut self, delta: &Delta) -> Result<u64> {
+        let Some((column, delay_us)) = self.event_time else { return Ok(0) };
+        let times = micros(delta.rows.column(column).as_ref())?;
+        let before = self.counters.watermark_us;
+        let (mut newest, mut late) = (None, 0);
+        for row in (0..times.len()).filter(|row| times.is_valid(*row) && delta.weight(*row) > 0) {
+            let time = times.value(row);
+            newest = newest.max(Some(time));
+            if before.is_some_and(|b| time < b) {
+                late += delta.weight(row).unsigned_abs();
+            }
+        }
+        self.advance(newest, delay_us);
+        Ok(late)
+    }
+
+    /// Moves the watermark for an event time seen earlier.
+    pub fn absorb_time(&mut self, event_us: i64) {
+        if let Some((_, delay_us)) = self.event_time {
+            self.advance(Some(event_us), delay_us);
+        }
+    }
+
+    /// Whether recovery needs the rows of this stream's commits.
+    pub fn reads_rows(&self) -> bool {
+        self.event_time.is_some() || self.unique.is_some() || self.table.is_some()
+    }
+
+    fn advance(&mut self, newest_us: Option<i64>, delay_us: i64) {
+        let watermark = newest_us.map(|t| t.saturating_sub(delay_us));
+        self.counters.watermark_us = self.counters.watermark_us.max(watermark);
+    }
+
+    fn refuse_null_columns(&self, batch: &RecordBatch, first_row: u64) -> Result<()> {
+        let key = self.table.as_ref().map_or(&[][..], Table::key);
+        let fields = self.definition.schema.fields().iter().zip(batch.columns());
+        for (index, (field, column)) in fields.enumerate() {
+            let rule = match key.contains(&index) {
+                true => "the primary key",
+                false if !field.is_nullable() => "NOT NULL",
+                false => continue,
+            };
+            refuse_nulls(self.name(), rule, field.name(), column, first_row)?;
+        }
+        Ok(())
+    }
+}
+
+/// A column of times as microseconds since the Unix epoch.
+fn micros(column: &dyn Array) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
+    // A cast that drops the zone would shift to local time, so the zone stays.
+    let target = match column.data_type() {
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        _ => DataType::Timestamp(TimeUnit::Microsecond, None),
+    };
+    if *column.data_type() == target {
+        return Ok(column.as_primitive().clone());
+    }
+    Ok(cast(column, &target).map_err(internal)?.as_primitive().clone())
+}
+
+/// A stream that is not defined (any more).
+pub(super) fn unknown(stream: StreamId) -> Error {
+    Error::new(Code::UnknownRelation, format!("there is no stream or table with number {stream}"))
+        .hint("it may have been dropped; look up its name again")
+}

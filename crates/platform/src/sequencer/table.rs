@@ -1,0 +1,329 @@
+//! The current rows of a table, and what a write changes in them: the only place where upserts and
+//! deletes become explicit changes (old row -1, new row +1).
+//!
+//! Rows and keys are kept as Arrow row bytes. Writes are staged in a journal, which also tells a
+//! commit's net change: for each key touched, its value before against its value now. History is
+//! absorbed as a sum of weights, in any order, and settled once; a key with two rows, or a row with
+//! another weight than a table can have, is refused as damage.
+
+use super::key::{canonical, key_columns};
+use super::request::internal;
+use crate::{Code, Error, Result};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
+use kaplan_circuit::Delta;
+use std::collections::{HashMap, HashSet};
+
+/// Rows settled at once.
+const SETTLE_ROWS: usize = 8_192;
+
+type Bytes = Box<[u8]>;
+
+/// The current rows of one table.
+pub(super) struct Table {
+    schema: SchemaRef,
+    rows: RowConverter,
+    kind: Kind,
+    /// Rows absorbed since the last [`Table::settle`], with the sums of their weights.
+    absorbed: HashMap<Bytes, i64>,
+}
+
+enum Kind {
+    Keyed(Keyed),
+    Bag(Bag),
+}
+
+/// A table with a primary key.
+struct Keyed {
+    columns: Vec<usize>,
+    keys: RowConverter,
+    current: HashMap<Bytes, Bytes>,
+    journal: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// A table without a key: how often it holds each row.
+#[derive(Default)]
+struct Bag {
+    current: HashMap<Bytes, i64>,
+    journal: Vec<(Bytes, i64)>,
+}
+
+impl Table {
+    /// An empty table; `key` holds the positions of the primary key, or nothing.
+    pub fn new(schema: &SchemaRef, key: Vec<usize>) -> Result<Self> {
+        let field = |c: usize| SortField::new(schema.field(c).data_type().clone());
+        let converter = |columns: &mut dyn Iterator<Item = usize>| {
+            RowConverter::new(columns.map(field).collect()).map_err(internal)
+        };
+        let rows = converter(&mut (0..schema.fields().len()))?;
+        let kind = if key.is_empty() {
+            Kind::Bag(Bag::default())
+        } else {
+            let keys = converter(&mut key.iter().copied())?;
+            let (current, journal) = (HashMap::new(), Vec::new());
+            Kind::Keyed(Keyed { columns: key, keys, current, journal })
+        };
+        Ok(Self { schema: SchemaRef::clone(schema), rows, kind, absorbed: HashMap::new() })
+    }
+
+    /// The positions of the primary key's columns; empty for a table without one.
+    pub fn key(&self) -> &[usize] {
+        match &self.kind {
+            Kind::Keyed(keyed) => &keyed.columns,
+            Kind::Bag(_) => &[],
+        }
+    }
+
+    /// Stages rows: sets them by key, or adds them where there is no key.
+    pub fn put(&mut self, batch: &RecordBatch) -> Result<()> {
+        let rows = self.rows.convert_columns(batch.columns()).map_err(internal)?;
+        match &mut self.kind {
+            Kind::Bag(bag) => rows.iter().for_each(|row| bag.add(row.as_ref(), 1)),
+            Kind::Keyed(keyed) => {
+                let columns = key_columns(batch, &keyed.columns);
+                let keys = keyed.keys.convert_columns(&columns).map_err(internal)?;
+                for (key, row) in keys.iter().zip(rows.iter()) {
+                    keyed.set(key.as_ref(), row.as_ref());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages the removal of rows, given as key columns or, without a key, as whole rows. Returns
+    /// how many were there.
+    pub fn delete(&mut self, columns: &[ArrayRef]) -> Result<u64> {
+        let mut removed = 0;
+        match &mut self.kind {
+            Kind::Bag(bag) => {
+                let rows = self.rows.convert_columns(columns).map_err(internal)?;
+                for row in rows.iter() {
+                    if bag.current.contains_key(row.as_ref()) {
+                        bag.add(row.as_ref(), -1);
+                        removed += 1;
+                    }
+                }
+            }
+            Kind::Keyed(keyed) => {
+                let columns: Vec<_> = columns.iter().map(canonical).collect();
+                let keys = keyed.keys.convert_columns(&columns).map_err(internal)?;
+                for key in keys.iter() {
+                    removed += u64::from(keyed.remove(key.as_ref()));
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The net change that was staged after the mark.
+    pub fn change(&self, mark: usize) -> Result<Delta> {
+        let mut change = Change { rows: Vec::new(), weights: Vec::new() };
+        match &self.kind {
+            Kind::Bag(bag) => bag.change(mark, &mut change),
+            Kind::Keyed(keyed) => keyed.change(mark, &mut change),
+        }
+        let rows = self.decode(&change.rows)?;
+        Ok(Delta::weighted(rows, Int64Array::from(change.weights)))
+    }
+
+    /// Adds rows of history, in any order.
+    pub fn absorb(&mut self, delta: &Delta) -> Result<()> {
+        let rows = self.rows.convert_columns(delta.rows.columns()).map_err(internal)?;
+        for (index, row) in rows.iter().enumerate() {
+            add(&mut self.absorbed, row.as_ref(), delta.weight(index));
+        }
+        Ok(())
+    }
+
+    /// Takes what was absorbed into the current rows. Nothing may be staged.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.absorbed.is_empty() {
+            return Ok(());
+        }
+        let mut sums = std::mem::take(&mut self.absorbed);
+        match &mut self.kind {
+            Kind::Bag(bag) => {
+                for (row, count) in sums {
+                    add(&mut bag.current, &row, count);
+                }
+                match bag.current.values().find(|count| **count < 0) {
+                    Some(count) => Err(damaged(&format!("a row with weight {count}"))),
+                    None => Ok(()),
+                }
+            }
+            Kind::Keyed(keyed) => {
+                for row in keyed.current.values() {
+                    add(&mut sums, row, 1);
+                }
+                keyed.current.clear();
+                let rows: Vec<Bytes> = sums
+                    .into_iter()
+                    .map(|(row, sum)| match sum {
+                        1 => Ok(row),
+                        _ => Err(damaged(&format!("a row with weight {sum}"))),
+                    })
+                    .collect::<Result<_>>()?;
+                self.load(rows)
+            }
+        }
+    }
+
+    /// The place in the journal to which [`Table::revert`] can go back.
+    pub fn mark(&self) -> usize {
+        match &self.kind {
+            Kind::Keyed(keyed) => keyed.journal.len(),
+            Kind::Bag(bag) => bag.journal.len(),
+        }
+    }
+
+    /// Takes back what was staged after the mark.
+    pub fn revert(&mut self, mark: usize) {
+        match &mut self.kind {
+            Kind::Bag(bag) => bag.revert(mark),
+            Kind::Keyed(keyed) => keyed.revert(mark),
+        }
+    }
+
+    /// Makes what was staged stay.
+    pub fn confirm(&mut self) {
+        match &mut self.kind {
+            Kind::Keyed(keyed) => keyed.journal.clear(),
+            Kind::Bag(bag) => bag.journal.clear(),
+        }
+    }
+
+    /// Files distinct rows under their keys.
+    fn load(&mut self, rows: Vec<Bytes>) -> Result<()> {
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            let chunk: Vec<Bytes> = rows.by_ref().take(SETTLE_ROWS).collect();
+            let batch = self.decode(&chunk.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
+            let Kind::Keyed(keyed) = &mut self.kind else { return Ok(()) };
+            let columns = key_columns(&batch, &keyed.columns);
+            let keys = keyed.keys.convert_columns(&columns).map_err(internal)?;
+            for (key, row) in keys.iter().zip(chunk) {
+                if keyed.current.insert(key.as_ref().into(), row).is_some() {
+                    return Err(damaged("two rows with one primary key"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&self, rows: &[&[u8]]) -> Result<RecordBatch> {
+        let parser = self.rows.parser();
+        let columns = self.rows.convert_rows(rows.iter().map(|row| parser.parse(row)));
+        let columns = columns.map_err(internal)?;
+        RecordBatch::try_new(SchemaRef::clone(&self.schema), columns).map_err(internal)
+    }
+}
+
+/// Rows, as bytes, and their weights.
+struct Change<'a> {
+    rows: Vec<&'a [u8]>,
+    weights: Vec<i64>,
+}
+
+impl<'a> Change<'a> {
+    fn push(&mut self, row: &'a [u8], weight: i64) {
+        self.rows.push(row);
+        self.weights.push(weight);
+    }
+}
+
+impl Keyed {
+    fn set(&mut self, key: &[u8], row: &[u8]) {
+        match self.current.get_mut(key) {
+            Some(old) if old.as_ref() == row => {}
+            Some(old) => {
+                let old = std::mem::replace(old, row.into());
+                self.journal.push((key.into(), Some(old)));
+            }
+            None => {
+                self.current.insert(key.into(), row.into());
+                self.journal.push((key.into(), None));
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) -> bool {
+        let old = self.current.remove_entry(key);
+        let found = old.is_some();
+        self.journal.extend(old.map(|(key, row)| (key, Some(row))));
+        found
+    }
+
+    fn change<'a>(&'a self, mark: usize, change: &mut Change<'a>) {
+        let mut told = HashSet::new();
+        for (key, before) in self.journal.iter().skip(mark) {
+            let now = self.current.get(key);
+            if !told.insert(key) || before.as_ref() == now {
+                continue;
+            }
+            if let Some(before) = before {
+                change.push(before, -1);
+            }
+            if let Some(now) = now {
+                change.push(now, 1);
+            }
+        }
+    }
+
+    fn revert(&mut self, mark: usize) {
+        for (key, before) in self.journal.drain(mark.min(self.journal.len())..).rev() {
+            match before {
+                Some(row) => self.current.insert(key, row),
+                None => self.current.remove(&key),
+            };
+        }
+    }
+}
+
+impl Bag {
+    fn add(&mut self, row: &[u8], weight: i64) {
+        let before = add(&mut self.current, row, weight);
+        self.journal.push((row.into(), before));
+    }
+
+    fn change<'a>(&'a self, mark: usize, change: &mut Change<'a>) {
+        let mut told = HashSet::new();
+        for (row, before) in self.journal.iter().skip(mark) {
+            let weight = self.current.get(row).copied().unwrap_or(0) - before;
+            if told.insert(row) && weight != 0 {
+                change.push(row, weight);
+            }
+        }
+    }
+
+    fn revert(&mut self, mark: usize) {
+        for (row, before) in self.journal.drain(mark.min(self.journal.len())..).rev() {
+            match before {
+                0 => self.current.remove(&row),
+                _ => self.current.insert(row, before),
+            };
+        }
+    }
+}
+
+/// Adds to the sum of a row and returns what it was; a sum of zero is not kept.
+fn add(sums: &mut HashMap<Bytes, i64>, row: &[u8], weight: i64) -> i64 {
+    let before = sums.get(row).copied().unwrap_or(0);
+    match before + weight {
+        0 => {
+            sums.remove(row);
+        }
+        sum => match sums.get_mut(row) {
+            Some(slot) => *slot = sum,
+            None => {
+                sums.insert(row.into(), sum);
+            }
+        },
+    }
+    before
+}
+
+fn damaged(what: &str) -> Error {
+    Error::new(Code::Corrupted, format!("the changes of the table sum to {what}"))
+        .hint("the lake or the log lost or repeated a change of the table; restore them")
+}

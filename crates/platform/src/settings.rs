@@ -1,0 +1,48 @@
+//! The platform's settings: plain data with defaults, units in the names.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How the platform is opened. Every field has a default but the data directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where log, lake, batch views, checkpoints and catalog live.
+    pub data_dir: PathBuf,
+    /// How long the archiver waits between runs, milliseconds. Shorter: a smaller log tail and
+    /// more, smaller lake files.
+    pub archive_interval_ms: u64,
+    /// The archiver also runs when the log's tail exceeds this many bytes.
+    pub archive_bytes: u64,
+    /// Time between checkpoints of the views' state, milliseconds. Shorter: faster restart, more
+    /// writing.
+    pub checkpoint_interval_ms: u64,
+    /// Most bytes of writes that wait to be committed; beyond it writes are refused with 429.
+    pub ingest_queue_bytes: usize,
+    /// When the log's tail holds this many bytes that the lake does not have yet, writes are
+    /// refused with 429.
+    pub log_reserve_bytes: u64,
+    /// Longest wait of a read for a commit to become visible, milliseconds.
+    pub read_wait_ms: u64,
+    /// Multiplies the clock that batch schedules see, for demonstrations: 60 makes an hour a
+    /// minute.
+    pub schedule_speed: f64,
+    /// Lake files smaller than this many bytes are compacted together.
+    pub compact_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("kaplan-data"),
+            archive_interval_ms: 5_000,
+            archive_bytes: 64 << 20,
+            checkpoint_interval_ms: 30_000,
+            ingest_queue_bytes: 256 << 20,
+            log_reserve_bytes: 4 << 30,
+            read_wait_ms: 30_000,
+            schedule_speed: 1.0,
+            compact_bytes: 32 << 20,
+        }
+    }
+}

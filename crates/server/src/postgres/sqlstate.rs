@@ -1,0 +1,63 @@
+//! The one place where a [`Code`] becomes an SQLSTATE, and an error PostgreSQL's error fields.
+
+use kaplan_platform::{Code, Error};
+use pgwire::error::{ErrorInfo, PgWireError};
+
+pub(super) fn sqlstate(code: Code) -> &'static str {
+    match code {
+        Code::Syntax => "42601",
+        Code::UnknownRelation => "42P01",
+        Code::UnknownColumn => "42703",
+        Code::DuplicateRelation => "42P07",
+        Code::Dependency => "2BP01",
+        Code::Unsupported => "0A000",
+        Code::InvalidValue => "22P02",
+        Code::ConstraintViolation => "23514",
+        Code::InvalidInput => "22023",
+        Code::TooLarge => "54000",
+        Code::Overloaded => "53300",
+        Code::DiskFull => "53100",
+        Code::Unavailable => "57P03",
+        Code::NotReady => "55000",
+        Code::Corrupted => "XX001",
+        Code::Internal => "XX000",
+    }
+}
+
+pub(super) fn info(error: Error) -> ErrorInfo {
+    let code = sqlstate(error.code).to_owned();
+    let mut info = ErrorInfo::new("ERROR".to_owned(), code, error.message);
+    (info.hint, info.table, info.column) = (error.hint, error.stream, error.field);
+    info.where_context = error.row.map(|row| format!("row {row}"));
+    info
+}
+
+pub(super) fn error(error: Error) -> PgWireError {
+    PgWireError::UserError(Box::new(info(error)))
+}
+
+/// A remark beside an answer.
+pub(super) fn notice(text: impl Into<String>) -> ErrorInfo {
+    ErrorInfo::new("NOTICE".to_owned(), "00000".to_owned(), text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fact_has_its_field() {
+        let error = Error::new(Code::InvalidValue, "row 3: wrong")
+            .hint("fix it")
+            .stream("flights")
+            .row(3)
+            .field("delay");
+        let info = info(error);
+        assert_eq!((info.severity.as_str(), info.code.as_str()), ("ERROR", "22P02"));
+        assert_eq!(info.message, "row 3: wrong");
+        assert_eq!(info.hint.as_deref(), Some("fix it"));
+        assert_eq!(info.table.as_deref(), Some("flights"));
+        assert_eq!(info.column.as_deref(), Some("delay"));
+        assert_eq!(info.where_context.as_deref(), Some("row 3"));
+    }
+}

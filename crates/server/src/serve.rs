@@ -1,0 +1,174 @@
+//! Binding and running the wires. Both addresses are bound before anything is served, so that a
+//! port that is taken stops the start instead of half of the service.
+
+use crate::{http, postgres};
+use kaplan_base::limits::MAX_BODY_BYTES;
+use kaplan_platform::Platform;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long open requests may take to finish at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// Ingest requests that may be under way at once, when nothing else is said.
+const DEFAULT_IN_FLIGHT: usize = 256;
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The HTTP address; none for no HTTP. Port 0 takes a free one.
+    pub http: Option<SocketAddr>,
+    /// The PostgreSQL wire's address; none for no PostgreSQL wire. Port 0 takes a free one.
+    pub postgres: Option<SocketAddr>,
+    /// Largest body of an ingest request, in bytes, after decompression.
+    pub max_body_bytes: usize,
+    /// Most ingest requests under way at once; beyond it requests are answered 429 at once.
+    pub max_in_flight: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+            postgres: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5432))),
+            max_body_bytes: MAX_BODY_BYTES,
+            max_in_flight: DEFAULT_IN_FLIGHT,
+        }
+    }
+}
+
+/// Why serving did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address could not be bound.
+    #[error("cannot listen for {wire} on {address}: {source} (hint: {})", hint(source))]
+    Bind {
+        /// `HTTP` or `PostgreSQL`.
+        wire: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system failed a listener that was bound.
+    #[error("the {wire} listener failed: {source}")]
+    Listen {
+        /// `HTTP` or `PostgreSQL`.
+        wire: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another program listens there, perhaps another kaplan; stop it or choose another port"
+        }
+        std::io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose another",
+        _ => "choose an address of this machine",
+    }
+}
+
+/// The bound, not yet serving wires.
+pub struct Server {
+    options: Options,
+    http: Option<TcpListener>,
+    postgres: Option<TcpListener>,
+}
+
+/// Binds and serves until `shutdown` resolves, then lets open requests finish.
+pub async fn serve(
+    platform: Platform,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    Server::bind(options).await?.run(platform, shutdown).await
+}
+
+async fn bind(
+    wire: &'static str,
+    address: Option<SocketAddr>,
+) -> Result<Option<TcpListener>, Error> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).map_err(|source| Error::Bind { wire, address, source })
+}
+
+impl Server {
+    /// Binds the addresses.
+    pub async fn bind(options: Options) -> Result<Server, Error> {
+        let http = bind("HTTP", options.http).await?;
+        let postgres = bind("PostgreSQL", options.postgres).await?;
+        Ok(Server { options, http, postgres })
+    }
+
+    /// The address that HTTP listens on, with its real port.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref()?.local_addr().ok()
+    }
+
+    /// The address that the PostgreSQL wire listens on, with its real port.
+    #[must_use]
+    pub fn postgres_addr(&self) -> Option<SocketAddr> {
+        self.postgres.as_ref()?.local_addr().ok()
+    }
+
+    /// Serves until `shutdown` resolves, then lets open requests finish for a while.
+    pub async fn run(
+        self,
+        platform: Platform,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        let stop = CancellationToken::new();
+        let signal = stop.clone();
+        tokio::spawn(async move {
+            shutdown.await;
+            signal.cancel();
+        });
+        let wires = futures::future::try_join(
+            run_http(self.http, platform.clone(), &self.options, stop.clone()),
+            run_postgres(self.postgres, platform, stop.clone()),
+        );
+        let deadline = async {
+            stop.cancelled().await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        };
+        let result = tokio::select! {
+            served = wires => served.map(|_| ()),
+            () = deadline => {
+                tracing::warn!("requests were still open when the time to finish them was over");
+                Ok(())
+            }
+        };
+        stop.cancel();
+        result
+    }
+}
+
+async fn run_http(
+    listener: Option<TcpListener>,
+    platform: Platform,
+    options: &Options,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Some(listener) = listener else { return Ok(()) };
+    let router = http::router(platform, options);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .map_err(|source| Error::Listen { wire: "HTTP", source })
+}
+
+async fn run_postgres(
+    listener: Option<TcpListener>,
+    platform: Platform,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Some(listener) = listener else { return Ok(()) };
+    postgres::listen(listener, platform, stop).await;
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! One view at one LSN, as a table for DataFusion.
+//!
+//! The merge happens when the view is read: partial states of batch and speed are merged and
+//! finished, or rows are added up by weight; then the view's tail runs over the result. The merged
+//! core is kept with the snapshot, so that the next reader of the same LSN finds it. A read by the
+//! whole key takes only the groups with that key out of each batch.
+
+use crate::{Error, Result};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::datasource::{MemTable, TableType};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use kaplan_base::Lsn;
+use kaplan_batch::Published;
+use kaplan_circuit::{AggregateSpec, Batch, GroupTable, Output, Trace};
+use kaplan_speed::{ViewSnapshot, ViewState};
+use kaplan_sql::{CompiledView, Core};
+use std::sync::Arc;
+
+/// Which part of a view is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// Batch and speed together.
+    Served,
+    /// The batch view alone.
+    Batch,
+    /// What came after the batch view.
+    Speed,
+}
+
+/// A view at one LSN: the speed layer's snapshot and the batch view that it continues.
+#[derive(Clone, Debug)]
+pub struct ServedView {
+    snapshot: Arc<ViewSnapshot>,
+    batch: Option<Arc<Published>>,
+    layer: Layer,
+}
+
+impl ServedView {
+    /// Puts a snapshot and a batch view together.
+    ///
+    /// # Errors
+    /// [`Error::Gap`] when the batch view is not one that this snapshot was cut for (take a new
+    /// snapshot), [`Error::Failed`] when the view stopped.
+    pub fn new(
+        snapshot: Arc<ViewSnapshot>,
+        batch: Option<Arc<Published>>,
+        layer: Layer,
+    ) -> Result<Self> {
+        let view = snapshot.compiled.name.clone();
+        if let (ViewState::Failed(reason), false) = (&snapshot.state, layer == Layer::Batch) {
+            let (lsn, reason) = (snapshot.lsn, reason.clone());
+            return Err(Error::Failed { view, lsn, reason });
+        }
+        let base = batch.as_ref().map_or(Lsn::ZERO, |b| b.lsn);
+        if layer != Layer::Batch
+            && !snapshot.content.generations.iter().any(|(after, _)| *after == base)
+        {
+            return Err(Error::Gap { view, batch: base });
+        }
+        if layer == Layer::Batch && batch.is_none() {
+            return Err(Error::NoBatch { view });
+        }
+        Ok(Self { snapshot, batch, layer })
+    }
+
+    fn compiled(&self) -> &Arc<CompiledView> {
+        &self.snapshot.compiled
+    }
+
+    /// The batches that make up the layer.
+    fn batches(&self) -> Vec<Arc<Batch>> {
+        let base = self.batch.as_ref().map_or(Lsn::ZERO, |b| b.lsn);
+        let published = self.batch.iter().flat_map(|b| b.batches.iter().cloned());
+        let speed = self.snapshot.content.batches_after(base);
+        match self.layer {
+            Layer::Served => published.chain(speed).collect(),
+            Layer::Batch => published.collect(),
+            Layer::Speed => speed,
+        }
+    }
+
+    /// The merged core.
+    pub fn core(&self) -> Result<RecordBatch> {
+        let base = self.batch.as_ref().map_or(Lsn::ZERO, |b| b.lsn);
+        if self.layer != Layer::Served {
+            return self.merge();
+        }
+        let mut merged = self.snapshot.merged.lock();
+        if let Some((lsn, rows)) = merged.as_ref()
+            && *lsn == base
+        {
+            return Ok(rows.clone());
+        }
+        let rows = self.merge()?;
+        *merged = Some((base, rows.clone()));
+        Ok(rows)
+    }
+
+    fn merge(&self) -> Result<RecordBatch> {
+        let view = self.compiled();
+        let (output, batches) = (&self.snapshot.content.output, self.batches());
+        let rows = match (self.layer, output) {
+            // The change since the batch view can be negative: it is shown as what it adds.
+            (Layer::Speed, Output::Rows) => match output.rows(&batches)? {
+                Some(delta) => Some(delta.expand()?),
+                None => None,
+            },
+            _ => output.read(&batches, &view.name)?,
+        };
+        let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(&view.core_schema)));
+        relabel(&rows, &view.core_schema)
+    }
+
+    /// The core's groups with one key; None when the key or the view does not allow it.
+    fn lookup(&self, spec: &Arc<AggregateSpec>, key: &[ScalarValue]) -> Result<RecordBatch> {
+        let mut keys: Vec<ArrayRef> = Vec::with_capacity(key.len());
+        for value in key {
+            keys.push(kaplan_circuit::canonical(&value.to_array_of_size(1)?)?);
+        }
+        let hashes = kaplan_circuit::hash_arrays(&keys, 1)?;
+        let mut trace: Trace = spec.state_trace();
+        trace.restore(self.batches());
+        let mut table = GroupTable::new(spec)?;
+        trace.lookup(&keys, &hashes, |batch, _, rows| {
+            table.merge(&take_record_batch(&batch.delta.rows, &UInt32Array::from(rows))?)
+        })?;
+        Ok(table.into_values()?)
+    }
+
+    /// The view as a table.
+    #[must_use]
+    pub fn table(self) -> ViewTable {
+        ViewTable { view: self }
+    }
+
+    /// The key that the filters fix, in the order of the group columns.
+    fn key_of(&self, filters: &[Expr]) -> Option<(Arc<AggregateSpec>, Vec<ScalarValue>)> {
+        let Core::States { spec, .. } = &self.compiled().core else { return None };
+        if self.snapshot.merged.lock().is_some() && self.layer == Layer::Served {
+            return None;
+        }
+        let columns = self.compiled().key_columns()?;
+        let schema = &self.compiled().schema;
+        let mut key = Vec::with_capacity(columns.len());
+        for (group, output) in columns.iter().enumerate() {
+            let name = schema.field(*output).name();
+            let value = filters.iter().find_map(|f| equals(f, name))?;
+            let data_type = spec.group_schema.field(group).data_type();
+            if value.is_null() || value.data_type() != *data_type {
+                return None;
+            }
+            key.push(value);
+        }
+        Some((Arc::clone(spec), key))
+    }
+}
+
+fn relabel(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options =
+        arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let columns = rows.columns().to_vec();
+    Ok(RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)
+        .map_err(kaplan_circuit::Error::from)?)
+}
+
+/// The literal of a filter `column = literal`.
+fn equals(filter: &Expr, name: &str) -> Option<ScalarValue> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else {
+        return None;
+    };
+    match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c))
+            if c.name == name =>
+        {
+            Some(v.clone())
+        }
+        _ => None,
+    }
+}
+
+/// A served view as DataFusion reads it.
+#[derive(Debug)]
+pub struct ViewTable {
+    view: ServedView,
+}
+
+impl ViewTable {
+    /// A plan of the view's rows: the core, then the tail.
+    async fn rows(
+        &self,
+        state: &dyn Session,
+        core: RecordBatch,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let view = self.view.compiled();
+        let columns = (0..core.num_columns())
+            .map(|i| {
+                let field = core.schema_ref().field(i).clone();
+                Arc::new(field.with_name(format!("c{i}")))
+            })
+            .collect::<Vec<_>>();
+        let schema = Arc::new(arrow::datatypes::Schema::new(columns));
+        let Some(_) = &view.tail else {
+            let table = MemTable::try_new(SchemaRef::clone(&view.core_schema), vec![vec![core]])?;
+            return table.scan(state, None, &[], None).await;
+        };
+        let core = relabel(&core, &schema).map_err(external)?;
+        let table = MemTable::try_new(schema, vec![vec![core]])?;
+        let tail = view.tail_over(Arc::new(table)).map_err(external)?;
+        match tail {
+            Some(plan) => state.create_physical_plan(&plan).await,
+            None => Err(DataFusionError::Internal("a tail that is not there".into())),
+        }
+    }
+}
+
+fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+#[async_trait]
+impl TableProvider for ViewTable {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.view.compiled().schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let core = match self.view.key_of(filters) {
+            Some((spec, key)) => {
+                let rows = self.view.lookup(&spec, &key).map_err(external)?;
+                relabel(&rows, &self.view.compiled().core_schema).map_err(external)?
+            }
+            None => self.view.core().map_err(external)?,
+        };
+        let plan = self.rows(state, core).await?;
+        let plan = project(plan, projection, &self.schema())?;
+        match limit {
+            // The filters are applied above this scan: a limit below them would lose rows.
+            Some(limit) if filters.is_empty() => {
+                use datafusion::physical_plan::limit::GlobalLimitExec;
+                use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+                let one = Arc::new(CoalescePartitionsExec::new(plan));
+                Ok(Arc::new(GlobalLimitExec::new(one, 0, Some(limit))))
+            }
+            _ => Ok(plan),
+        }
+    }
+}
+
+/// The columns that are asked for, under the names of the view's schema.
+fn project(
+    plan: Arc<dyn ExecutionPlan>,
+    projection: Option<&Vec<usize>>,
+    schema: &SchemaRef,
+) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    use datafusion::physical_expr::expressions::Column;
+    use datafusion::physical_plan::projection::ProjectionExec;
+    let all: Vec<usize> = (0..schema.fields().len()).collect();
+    let columns = projection.unwrap_or(&all);
+    let have = plan.schema();
+    let expressions = columns.iter().map(|i| {
+        let column = Column::new(have.field(*i).name(), *i);
+        (
+            Arc::new(column) as Arc<dyn datafusion::physical_expr::PhysicalExpr>,
+            schema.field(*i).name().clone(),
+        )
+    });
+    Ok(Arc::new(ProjectionExec::try_new(expressions.collect::<Vec<_>>(), plan)?))
+}

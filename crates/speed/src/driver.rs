@@ -1,0 +1,389 @@
+//! The driver: one thread that follows the log. It takes as many commits as are there (up to a
+//! limit in bytes) in one step through every view, so that a step is small when little happens and
+//! large under load.
+//!
+//! Invariants: a commit enters a view exactly once, in order; a published snapshot has all running
+//! views at its LSN; a view that fails stops alone.
+
+use crate::checkpoint::{self, StateImage};
+use crate::snapshot::{Snapshot, ViewSnapshot, ViewState};
+use crate::streams::{Streams, last_lsn};
+use crate::{Error, Result};
+use kaplan_base::Lsn;
+use kaplan_circuit::{Circuit, Delta, Input};
+use kaplan_log::{Commit, Log};
+use kaplan_sql::CompiledView;
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// Most bytes of commits in one step.
+pub const MAX_STEP_BYTES: usize = 32 << 20;
+/// How long the driver sleeps when nothing comes; commands are looked at this often.
+const IDLE: Duration = Duration::from_millis(2);
+
+/// A circuit with what it has taken in, ready to follow the log.
+pub struct Attached {
+    /// The view.
+    pub compiled: Arc<CompiledView>,
+    /// The definition's version.
+    pub version: u32,
+    /// The circuit.
+    pub circuit: Circuit,
+    /// The last commit taken in.
+    pub lsn: Lsn,
+}
+
+enum Command {
+    Attach(Box<Attached>, oneshot::Sender<Result<(), (Error, Box<Attached>)>>),
+    Detach(String, oneshot::Sender<()>),
+    Cut(Vec<String>, oneshot::Sender<Lsn>),
+    Release(String, u32, Lsn, oneshot::Sender<Result<()>>),
+    Images(oneshot::Sender<Vec<StateImage>>),
+    Stop,
+}
+
+struct View {
+    compiled: Arc<CompiledView>,
+    version: u32,
+    /// None after a failure.
+    circuit: Option<Circuit>,
+    error: Option<String>,
+    lsn: Lsn,
+    snapshot: Arc<ViewSnapshot>,
+}
+
+/// The handle of the driver's thread.
+#[derive(Clone)]
+pub struct Driver {
+    commands: Sender<Command>,
+    snapshot: Arc<RwLock<Arc<Snapshot>>>,
+    visible: watch::Receiver<Lsn>,
+}
+
+impl Driver {
+    /// Starts to follow the log after this commit. `on_step` hears of every group of commits once
+    /// it is visible.
+    pub fn start(
+        log: Arc<dyn Log>,
+        streams: Streams,
+        after: Lsn,
+        on_step: Box<dyn Fn(&[Commit]) + Send>,
+    ) -> Result<(Driver, JoinHandle<()>)> {
+        let (commands, receiver) = channel();
+        let first = Snapshot { lsn: after, ..Snapshot::default() };
+        let snapshot = Arc::new(RwLock::new(Arc::new(first)));
+        let (sender, visible) = watch::channel(after);
+        let worker = Worker {
+            log,
+            streams,
+            receiver,
+            views: BTreeMap::new(),
+            position: after,
+            time_us: 0,
+            snapshot: Arc::clone(&snapshot),
+            visible: sender,
+            on_step,
+        };
+        let thread = std::thread::Builder::new()
+            .name("speed".into())
+            .spawn(move || worker.run())
+            .map_err(|source| Error::Checkpoint { path: "speed thread".into(), source })?;
+        Ok((Driver { commands, snapshot, visible }, thread))
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.commands.send(make(sender)).map_err(|_| Error::Stopped)?;
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
+    /// Lets a circuit follow the log; replaces a view of the same name. When the log does not hold
+    /// what the circuit lacks, the circuit comes back with the error.
+    pub async fn attach(&self, view: Attached) -> Result<(), (Error, Option<Box<Attached>>)> {
+        match self.ask(|reply| Command::Attach(Box::new(view), reply)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((error, view))) => Err((error, Some(view))),
+            Err(error) => Err((error, None)),
+        }
+    }
+
+    /// Forgets a view.
+    pub async fn detach(&self, name: &str) -> Result<()> {
+        self.ask(|reply| Command::Detach(name.into(), reply)).await
+    }
+
+    /// Cuts these views at one commit, which the answer names: the last that they have taken in.
+    pub async fn cut(&self, views: Vec<String>) -> Result<Lsn> {
+        self.ask(|reply| Command::Cut(views, reply)).await
+    }
+
+    /// Lets go of what a view holds up to a cut, once the batch view covers it.
+    pub async fn release(&self, view: &str, version: u32, through: Lsn) -> Result<()> {
+        self.ask(|reply| Command::Release(view.into(), version, through, reply)).await?
+    }
+
+    /// The state of all running views, to be written to a checkpoint.
+    pub async fn images(&self) -> Result<Vec<StateImage>> {
+        self.ask(Command::Images).await
+    }
+
+    /// Ends the thread after its current step.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// All views at one LSN.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read())
+    }
+
+    /// Waits until a commit is visible.
+    pub async fn wait(&self, lsn: Lsn) -> Result<()> {
+        let mut visible = self.visible.clone();
+        visible.wait_for(|v| *v >= lsn).await.map_err(|_| Error::Stopped)?;
+        Ok(())
+    }
+}
+
+struct Worker {
+    log: Arc<dyn Log>,
+    streams: Streams,
+    receiver: Receiver<Command>,
+    views: BTreeMap<String, View>,
+    position: Lsn,
+    time_us: i64,
+    snapshot: Arc<RwLock<Arc<Snapshot>>>,
+    visible: watch::Sender<Lsn>,
+    on_step: Box<dyn Fn(&[Commit]) + Send>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            loop {
+                match self.receiver.try_recv() {
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            if self.log.wait(self.position, IDLE) > self.position
+                && let Err(error) = self.advance()
+            {
+                tracing::error!(%error, position = self.position.0, "the log cannot be followed");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// One step of all views.
+    fn advance(&mut self) -> Result<()> {
+        let commits = self.log.read(self.position, MAX_STEP_BYTES)?;
+        let deltas = self.streams.decode(&commits)?;
+        let lsn = last_lsn(&commits, self.position);
+        for (name, view) in &mut self.views {
+            view.step(name, &deltas, lsn);
+        }
+        self.position = lsn;
+        self.time_us = commits.last().map_or(self.time_us, |c| c.time_us);
+        self.publish();
+        (self.on_step)(&commits);
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let views =
+            self.views.iter().map(|(n, v)| (n.clone(), Arc::clone(&v.snapshot))).collect();
+        *self.snapshot.write() =
+            Arc::new(Snapshot { lsn: self.position, time_us: self.time_us, views });
+        self.visible.send_replace(self.position);
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Attach(view, reply) => {
+                let _ = reply.send(self.attach(view));
+            }
+            Command::Detach(name, reply) => {
+                self.views.remove(&name);
+                self.publish();
+                let _ = reply.send(());
+            }
+            Command::Cut(names, reply) => {
+                for name in names {
+                    if let Some(view) = self.views.get_mut(&name)
+                        && let Some(circuit) = &mut view.circuit
+                    {
+                        circuit.cut(self.position);
+                        view.refresh(true);
+                    }
+                }
+                self.publish();
+                let _ = reply.send(self.position);
+            }
+            Command::Release(name, version, through, reply) => {
+                let _ = reply.send(self.release(&name, version, through));
+            }
+            Command::Images(reply) => {
+                let _ = reply.send(self.images());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Takes a view in: it first catches up with what the others have seen.
+    fn attach(&mut self, mut view: Box<Attached>) -> Result<(), (Error, Box<Attached>)> {
+        while view.lsn < self.position {
+            if let Err(error) = catch_up(&*self.log, &self.streams, &mut view, self.position) {
+                let behind = Error::Behind { start: self.log.start() };
+                let error = match error {
+                    Error::Log(kaplan_log::Error::Trimmed { .. }) => behind,
+                    other => other,
+                };
+                return Err((error, view));
+            }
+        }
+        if view.lsn > self.position {
+            // History reached further than the others have stepped: they follow first.
+            while self.position < view.lsn {
+                if let Err(error) = self.advance() {
+                    return Err((error, view));
+                }
+            }
+            if self.position > view.lsn {
+                return self.attach(view);
+            }
+        }
+        let Attached { compiled, version, circuit, lsn } = *view;
+        let snapshot = Arc::new(snapshot_of(&compiled, version, &circuit, lsn, lsn));
+        let name = compiled.name.clone();
+        let circuit = Some(circuit);
+        let view = View { compiled, version, circuit, error: None, lsn, snapshot };
+        self.views.insert(name, view);
+        self.publish();
+        Ok(())
+    }
+
+    fn release(&mut self, name: &str, version: u32, through: Lsn) -> Result<()> {
+        if let Some(view) = self.views.get_mut(name)
+            && view.version == version
+            && let Some(circuit) = &mut view.circuit
+        {
+            circuit.release(through)?;
+            view.refresh(true);
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn images(&self) -> Vec<StateImage> {
+        self.views
+            .values()
+            .filter_map(|v| {
+                let circuit = v.circuit.as_ref()?;
+                Some(checkpoint::image(&v.compiled, v.version, v.lsn, circuit))
+            })
+            .collect()
+    }
+}
+
+impl View {
+    /// Takes the changes in; a failure stops this view only.
+    fn step(&mut self, name: &str, deltas: &BTreeMap<String, Vec<Delta>>, lsn: Lsn) {
+        let Some(circuit) = &mut self.circuit else { return };
+        let touched = self.compiled.sources.iter().any(|s| deltas.contains_key(&s.stream));
+        if touched
+            && let Err(error) = step(circuit, &self.compiled, deltas)
+        {
+            tracing::error!(view = name, %error, lsn = lsn.0, "a view stopped");
+            self.error = Some(error.to_string());
+            self.circuit = None;
+            self.refresh(true);
+            return;
+        }
+        self.lsn = lsn;
+        self.refresh(touched);
+    }
+
+    /// A new snapshot; unchanged content keeps the rows that readers have merged already.
+    fn refresh(&mut self, changed: bool) {
+        let old = &self.snapshot;
+        let (state, content, size) = match (&self.circuit, &self.error) {
+            (Some(circuit), _) => (ViewState::Running, circuit.snapshot(), circuit.size()),
+            (None, error) => {
+                let reason = error.clone().unwrap_or_default();
+                (ViewState::Failed(reason), old.content.clone(), old.size)
+            }
+        };
+        let merged = if changed { None } else { old.merged.lock().clone() };
+        self.snapshot = Arc::new(ViewSnapshot {
+            compiled: Arc::clone(&self.compiled),
+            version: self.version,
+            state,
+            lsn: self.lsn,
+            changed: if changed { self.lsn } else { old.changed },
+            content,
+            size,
+            merged: parking_lot::Mutex::new(merged),
+        });
+    }
+}
+
+fn snapshot_of(
+    compiled: &Arc<CompiledView>,
+    version: u32,
+    circuit: &Circuit,
+    lsn: Lsn,
+    changed: Lsn,
+) -> ViewSnapshot {
+    ViewSnapshot {
+        compiled: Arc::clone(compiled),
+        version,
+        state: ViewState::Running,
+        lsn,
+        changed,
+        content: circuit.snapshot(),
+        size: circuit.size(),
+        merged: parking_lot::Mutex::new(None),
+    }
+}
+
+/// One step of one circuit with the rows of some commits.
+pub(crate) fn step(
+    circuit: &mut Circuit,
+    compiled: &CompiledView,
+    deltas: &BTreeMap<String, Vec<Delta>>,
+) -> Result<()> {
+    let mut input: Vec<Vec<Delta>> = Vec::with_capacity(compiled.sources.len());
+    for source in &compiled.sources {
+        let mut columns = Vec::new();
+        for delta in deltas.get(&source.stream).map(Vec::as_slice).unwrap_or_default() {
+            let rows = delta.rows.project(&source.columns).map_err(kaplan_circuit::Error::from)?;
+            columns.push(delta.with_rows(rows));
+        }
+        input.push(columns);
+    }
+    circuit.step(&Input { deltas: &input })?;
+    Ok(())
+}
+
+/// Feeds a circuit with commits of the log up to a position.
+pub(crate) fn catch_up(
+    log: &dyn Log,
+    streams: &Streams,
+    view: &mut Attached,
+    to: Lsn,
+) -> Result<()> {
+    let mut commits = log.read(view.lsn, MAX_STEP_BYTES)?;
+    commits.retain(|c| c.lsn <= to);
+    let deltas = streams.decode(&commits)?;
+    step(&mut view.circuit, &view.compiled, &deltas)?;
+    view.lsn = last_lsn(&commits, view.lsn);
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What can go wrong in the speed layer.
+
+use datafusion::error::DataFusionError;
+use kaplan_base::{Lsn, Remedy};
+
+/// An error of the speed layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] kaplan_log::Error),
+    /// The lake cannot be read.
+    #[error(transparent)]
+    Lake(#[from] kaplan_lake::Error),
+    /// History cannot be scanned.
+    #[error("{0}")]
+    Scan(#[from] DataFusionError),
+    /// A circuit failed.
+    #[error(transparent)]
+    Circuit(#[from] kaplan_circuit::Error),
+    /// A circuit cannot be built.
+    #[error(transparent)]
+    Sql(#[from] kaplan_sql::Error),
+    /// State cannot be stored or read.
+    #[error("checkpoint {path}: {source}")]
+    Checkpoint {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The log no longer holds what the view needs; go on from the lake.
+    #[error("the log begins at LSN {start}, after what the view needs")]
+    Behind {
+        /// The first commit that the log holds.
+        start: Lsn,
+    },
+    /// A commit names a stream that the catalog does not know.
+    #[error("commit {lsn} is for stream {stream}, which does not exist")]
+    UnknownStream {
+        /// The commit.
+        lsn: Lsn,
+        /// The stream's number.
+        stream: u32,
+    },
+    /// The driver has stopped.
+    #[error("the speed layer has stopped")]
+    Stopped,
+}
+
+impl Error {
+    /// What the caller should do next.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Error::Log(e) => e.remedy(),
+            Error::Lake(e) => e.remedy(),
+            Error::Circuit(e) => e.remedy(),
+            Error::Scan(_) | Error::Checkpoint { .. } | Error::Behind { .. } => Remedy::Retry,
+            Error::Sql(_) => Remedy::FixInput,
+            Error::UnknownStream { .. } => Remedy::Report,
+            Error::Stopped => Remedy::Reopen,
+        }
+    }
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,18 @@
+//! The speed layer: one [`Driver`] takes the commits of the log through every view's circuit, one
+//! step for each group of commits, and publishes after each step a [`Snapshot`] in which all views
+//! stand at one LSN. [`replay`] builds a circuit out of history, [`checkpoint`] stores and restores
+//! state.
+//!
+//! Whatever is here is derived: it can be deleted and is built again from lake and log.
+
+pub mod checkpoint;
+mod driver;
+mod error;
+pub mod replay;
+mod snapshot;
+mod streams;
+
+pub use driver::{Attached, Driver, MAX_STEP_BYTES};
+pub use error::{Error, Result};
+pub use snapshot::{Snapshot, ViewSnapshot, ViewState};
+pub use streams::{Streams, StreamInfo};

@@ -1,0 +1,194 @@
+//! Replay: a circuit fed from history. The lake is read in large steps, in whatever order its
+//! files are fastest to read (the law does not depend on it), then the log's tail in order.
+//!
+//! A step never straddles a cut that was asked for, so that a batch view at that LSN and the
+//! circuit's later generations add up.
+
+use crate::driver::{Attached, catch_up};
+use crate::streams::Streams;
+use crate::{Error, Result};
+use datafusion::execution::context::SessionContext;
+use datafusion::prelude::{Expr, col, lit};
+use futures::StreamExt;
+use kaplan_base::Lsn;
+use kaplan_circuit::{Circuit, Delta, Input};
+use kaplan_lake::Lake;
+use kaplan_log::Log;
+use kaplan_sql::{CompiledView, SourceInfo};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Rows of history in one step.
+const STEP_ROWS: usize = 1 << 19;
+
+/// Where history comes from.
+#[derive(Clone)]
+pub struct History {
+    /// The lake.
+    pub lake: Lake,
+    /// The log's tail.
+    pub log: Arc<dyn Log>,
+    /// The streams.
+    pub streams: Streams,
+    /// A session to scan with.
+    pub session: SessionContext,
+}
+
+/// How far a replay has come; readable while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Rows fed so far.
+    pub rows: AtomicU64,
+}
+
+/// Feeds a new circuit with everything after `after` and up to the log's head of this moment,
+/// reading up to `archived` from the lake. Where `cut` lies in between, the circuit is cut there.
+pub async fn replay(
+    history: &History,
+    compiled: &Arc<CompiledView>,
+    version: u32,
+    after: Lsn,
+    cut: Option<Lsn>,
+    archived: Lsn,
+    progress: &Progress,
+) -> Result<Attached> {
+    let circuit = compiled.circuit(after)?;
+    let mut view = Attached { compiled: Arc::clone(compiled), version, circuit, lsn: after };
+    // Global aggregates have a row before any event.
+    let empty: Vec<Vec<Delta>> = vec![Vec::new(); compiled.sources.len()];
+    view.circuit.step(&Input { deltas: &empty })?;
+    let cut = cut.filter(|c| *c > after);
+    if let Some(cut) = cut {
+        view = from_lake(history, view, cut.min(archived), progress).await?;
+        view = from_log(history, view, cut).await?;
+        view.circuit.cut(cut);
+    }
+    view = from_lake(history, view, archived, progress).await?;
+    let head = history.log.head();
+    from_log(history, view, head).await
+}
+
+/// Goes on from the lake, when the log no longer holds what the view lacks.
+pub async fn resume(
+    history: &History,
+    view: Attached,
+    archived: Lsn,
+    progress: &Progress,
+) -> Result<Attached> {
+    let view = from_lake(history, view, archived, progress).await?;
+    let head = history.log.head();
+    from_log(history, view, head).await
+}
+
+/// Feeds the rows of the lake after the view's position and up to `to`.
+async fn from_lake(
+    history: &History,
+    mut view: Attached,
+    to: Lsn,
+    progress: &Progress,
+) -> Result<Attached> {
+    if to <= view.lsn {
+        return Ok(view);
+    }
+    let compiled = Arc::clone(&view.compiled);
+    for (index, source) in compiled.sources.iter().enumerate() {
+        let Some(info) = history.streams.named(&source.stream) else { continue };
+        let table = history.lake.table(&info.table()).await?;
+        let range = col("_lsn")
+            .gt(lit(view.lsn.to_i64()))
+            .and(col("_lsn").lt_eq(lit(to.to_i64())));
+        let columns = columns_of(source, info.append_only);
+        let frame = history.session.read_table(table)?.filter(range)?.select(columns)?;
+        let mut rows = frame.execute_stream().await?;
+        let mut pending: Vec<Delta> = Vec::new();
+        let mut count = 0;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            count += batch.num_rows();
+            progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+            pending.push(if info.append_only {
+                Delta::insert(batch)
+            } else {
+                Delta::from_weighted_batch(&batch)?
+            });
+            if count >= STEP_ROWS {
+                view.circuit = feed(view.circuit, &compiled, index, &mut pending).await?;
+                count = 0;
+            }
+        }
+        view.circuit = feed(view.circuit, &compiled, index, &mut pending).await?;
+    }
+    view.lsn = to;
+    Ok(view)
+}
+
+fn columns_of(source: &SourceInfo, append_only: bool) -> Vec<Expr> {
+    // `col` would fold upper case; `ident` takes names as they are.
+    let mut columns: Vec<_> = source
+        .schema
+        .fields()
+        .iter()
+        .map(|f| datafusion::prelude::ident(f.name().as_str()))
+        .collect();
+    if !append_only {
+        columns.push(col("_weight"));
+    }
+    columns
+}
+
+/// One step with rows of one source, off the async threads.
+async fn feed(
+    mut circuit: Circuit,
+    compiled: &Arc<CompiledView>,
+    index: usize,
+    pending: &mut Vec<Delta>,
+) -> Result<Circuit> {
+    if pending.is_empty() {
+        return Ok(circuit);
+    }
+    let mut deltas: Vec<Vec<Delta>> = vec![Vec::new(); compiled.sources.len()];
+    deltas[index] = std::mem::take(pending);
+    tokio::task::spawn_blocking(move || {
+        circuit.step(&Input { deltas: &deltas })?;
+        Ok(circuit)
+    })
+    .await
+    .map_err(|_| Error::Stopped)?
+}
+
+/// Feeds the commits of the log up to `to`.
+async fn from_log(history: &History, mut view: Attached, to: Lsn) -> Result<Attached> {
+    if to <= view.lsn {
+        return Ok(view);
+    }
+    let (log, streams) = (Arc::clone(&history.log), history.streams.clone());
+    tokio::task::spawn_blocking(move || {
+        while view.lsn < to {
+            catch_up(&*log, &streams, &mut view, to)?;
+        }
+        Ok(view)
+    })
+    .await
+    .map_err(|_| Error::Stopped)?
+}
+
+/// The rows of one stream's tail after `after` and up to `to`, in order of the log.
+pub fn tail(
+    log: &dyn Log,
+    streams: &Streams,
+    stream: &str,
+    after: Lsn,
+    to: Lsn,
+) -> Result<Vec<Delta>> {
+    let mut found = Vec::new();
+    let mut position = after;
+    while position < to {
+        let mut commits = log.read(position, crate::MAX_STEP_BYTES)?;
+        commits.retain(|c| c.lsn <= to);
+        let Some(last) = commits.last() else { break };
+        position = last.lsn;
+        found.extend(streams.decode(&commits)?.remove(stream).unwrap_or_default());
+    }
+    Ok(found)
+}
+

@@ -1,0 +1,51 @@
+//! What readers see: all views at one LSN, as lists of immutable batches.
+
+use arrow::array::RecordBatch;
+use kaplan_base::Lsn;
+use kaplan_circuit::OutputSnapshot;
+use kaplan_sql::CompiledView;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How a view fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ViewState {
+    /// It follows the log.
+    Running,
+    /// It stopped at an error and must be replayed.
+    Failed(String),
+}
+
+/// One view at the snapshot's LSN.
+#[derive(Debug)]
+pub struct ViewSnapshot {
+    /// The view.
+    pub compiled: Arc<CompiledView>,
+    /// The definition's version.
+    pub version: u32,
+    /// How it fares.
+    pub state: ViewState,
+    /// The commit up to which this content is true (the snapshot's, unless the view failed).
+    pub lsn: Lsn,
+    /// The last commit that changed it.
+    pub changed: Lsn,
+    /// The content.
+    pub content: OutputSnapshot,
+    /// Rows and bytes of all state.
+    pub size: (usize, usize),
+    /// The merged rows, once some reader has made them: the LSN of the batch view they include, and
+    /// the rows.
+    pub merged: Mutex<Option<(Lsn, RecordBatch)>>,
+}
+
+/// All views at one LSN.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The last commit taken in.
+    pub lsn: Lsn,
+    /// Its time, microseconds since the Unix epoch.
+    pub time_us: i64,
+    /// The views by name.
+    pub views: BTreeMap<String, Arc<ViewSnapshot>>,
+}

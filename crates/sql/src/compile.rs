@@ -1,0 +1,300 @@
+//! A view cut into its parts. The *core* is what circuits and batch runs keep; the *tail* is the
+//! rest of the plan, run over the merged core when the view is read.
+//!
+//! If a `GROUP BY` over insert-only input stands on the way from the root down, the lowest such one
+//! is the cut: the core is its partial states, everything above is tail (a `HAVING` that fails in
+//! batch and in speed may hold in their sum). Otherwise everything that can be kept incrementally
+//! is core and its rows are kept; only sorting and limiting above it remain for the tail.
+
+use crate::lower::{self, Lowering};
+use crate::planner::{StreamTable, output_schema};
+use crate::{Error, Result};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DataFusionError};
+use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use kaplan_base::Lsn;
+use kaplan_circuit::{AggregateSpec, Circuit, Input, Root};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The name under which the tail reads the merged core.
+pub const CORE_TABLE: &str = "_core";
+
+/// What a circuit reads of one stream or table.
+#[derive(Clone, Debug)]
+pub struct SourceInfo {
+    /// The stream's name.
+    pub stream: String,
+    /// The columns, as positions in the stream's schema.
+    pub columns: Vec<usize>,
+    /// These columns.
+    pub schema: SchemaRef,
+    /// Whether the stream is append-only.
+    pub append_only: bool,
+}
+
+/// What is kept of a view.
+#[derive(Clone, Debug)]
+pub enum Core {
+    /// Partial states of an aggregate; `input` is the plan of the rows that it aggregates.
+    States {
+        /// The aggregate.
+        spec: Arc<AggregateSpec>,
+        /// The plan below it.
+        input: LogicalPlan,
+    },
+    /// Rows of this plan.
+    Rows(LogicalPlan),
+}
+
+/// A view, ready to run.
+#[derive(Clone, Debug)]
+pub struct CompiledView {
+    /// The name.
+    pub name: String,
+    /// The whole plan in its stable form, not optimized: what `VERIFY` runs.
+    pub plan: LogicalPlan,
+    /// The output columns.
+    pub schema: SchemaRef,
+    /// What is kept.
+    pub core: Core,
+    /// The columns of the merged core.
+    pub core_schema: SchemaRef,
+    /// What is computed over the merged core when the view is read; None: the core is the view.
+    pub tail: Option<LogicalPlan>,
+    /// What the circuit reads.
+    pub sources: Vec<SourceInfo>,
+    /// Whether batch runs and the circuit can share the view by partial states.
+    pub mergeable: bool,
+    /// Whether the core's rows are the same bits however they are computed (no floating sums, no
+    /// approximate functions).
+    pub exact: bool,
+    /// Whether the core's rows are only ever added to.
+    pub insert_only: bool,
+}
+
+impl CompiledView {
+    /// Cuts a plan. `plan` is the stable form, `optimized` the same after Kaplan's rules.
+    pub fn new(name: &str, plan: LogicalPlan, optimized: LogicalPlan) -> Result<Self> {
+        let cut = find_cut(&optimized)?;
+        let core_plan = cut.unwrap_or_else(|| optimized.clone());
+        let tail = (core_plan != optimized).then(|| replace(&optimized, &core_plan)).transpose()?;
+        let lowering = Lowering::new(&core_plan)?;
+        let (core, core_schema) = match lowering.states() {
+            Some(spec) => {
+                let LogicalPlan::Aggregate(aggregate) = &core_plan else {
+                    return Err(Error::unsupported("this aggregate", "report this query"));
+                };
+                let input = aggregate.input.as_ref().clone();
+                (Core::States { spec: Arc::clone(&spec), input }, spec.output_schema.clone())
+            }
+            None => (Core::Rows(core_plan.clone()), output_schema(&core_plan)),
+        };
+        let mergeable = matches!(core, Core::States { .. }) && !lowering.stateful_below();
+        Ok(Self {
+            name: name.into(),
+            schema: output_schema(&optimized),
+            exact: is_exact(&core_plan)?,
+            insert_only: lowering.insert_only(),
+            sources: lowering.sources().to_vec(),
+            plan,
+            core,
+            core_schema,
+            tail,
+            mergeable,
+        })
+    }
+
+    /// The plan of the core (for states: of the aggregate's input).
+    #[must_use]
+    pub fn core_plan(&self) -> &LogicalPlan {
+        match &self.core {
+            Core::States { input, .. } => input,
+            Core::Rows(plan) => plan,
+        }
+    }
+
+    /// A new circuit whose view begins after this commit. It has taken one step without changes:
+    /// a global aggregate has a row before the first commit.
+    pub fn circuit(&self, after: Lsn) -> Result<Circuit> {
+        let mut sources = Vec::new();
+        let root = match &self.core {
+            Core::States { spec, input } => Root::States {
+                input: lower::operator(input, &mut sources)?,
+                spec: Arc::clone(spec),
+            },
+            Core::Rows(plan) => Root::Rows(lower::operator(plan, &mut sources)?),
+        };
+        let mut circuit = Circuit::new(root, after);
+        circuit.step(&Input { deltas: &vec![Vec::new(); sources.len()] })?;
+        Ok(circuit)
+    }
+
+    /// The names of the streams that the view reads.
+    #[must_use]
+    pub fn streams(&self) -> BTreeSet<String> {
+        self.sources.iter().map(|s| s.stream.clone()).collect()
+    }
+
+    /// A plan with the tables that hold its streams' rows.
+    pub fn over(
+        plan: &LogicalPlan,
+        table: &dyn Fn(&str) -> Result<Arc<dyn TableProvider>>,
+    ) -> Result<LogicalPlan> {
+        let mut failure = None;
+        let plan = plan.clone().transform_up_with_subqueries(|node| {
+            let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+            let provider = source_as_provider(&scan.source)?;
+            let Some(stream) = provider.as_ref().downcast_ref::<StreamTable>() else {
+                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+            };
+            match table(&stream.name) {
+                Ok(rows) => scan.source = provider_as_source(rows),
+                Err(e) => failure = Some(e),
+            }
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        })?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(plan.data),
+        }
+    }
+
+    /// The tail over a table that holds the merged core.
+    pub fn tail_over(&self, core: Arc<dyn TableProvider>) -> Result<Option<LogicalPlan>> {
+        let Some(tail) = &self.tail else { return Ok(None) };
+        let plan = tail.clone().transform_up(|node| {
+            let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+            scan.source = provider_as_source(Arc::clone(&core));
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        })?;
+        Ok(Some(plan.data))
+    }
+
+    /// For each group column of the core its position in the view's output, when the tail passes
+    /// all of them on unchanged: then a read by key needs only the groups with that key.
+    #[must_use]
+    pub fn key_columns(&self) -> Option<Vec<usize>> {
+        let Core::States { spec, .. } = &self.core else { return None };
+        let width = spec.group.len();
+        if width == 0 {
+            return None;
+        }
+        let Some(tail) = &self.tail else { return Some((0..width).collect()) };
+        let mut positions = vec![None; width];
+        for (output, source) in pass_through(tail)?.into_iter().enumerate() {
+            if let Some(source) = source
+                && source < width
+                && positions[source].is_none()
+            {
+                positions[source] = Some(output);
+            }
+        }
+        positions.into_iter().collect()
+    }
+}
+
+/// For each output column of a chain of projections and filters the core column that it is.
+fn pass_through(plan: &LogicalPlan) -> Option<Vec<Option<usize>>> {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let below = pass_through(&projection.input)?;
+            let find = |expr: &Expr| match expr.clone().unalias() {
+                Expr::Column(c) => {
+                    projection.input.schema().maybe_index_of_column(&c).and_then(|i| below[i])
+                }
+                _ => None,
+            };
+            Some(projection.expr.iter().map(find).collect())
+        }
+        LogicalPlan::Filter(filter) => pass_through(&filter.input),
+        LogicalPlan::SubqueryAlias(alias) => pass_through(&alias.input),
+        LogicalPlan::TableScan(scan) => {
+            let width = scan.source.schema().fields().len();
+            Some(match &scan.projection {
+                Some(columns) => columns.iter().map(|c| Some(*c)).collect(),
+                None => (0..width).map(Some).collect(),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// The node where the core begins; None: the whole plan is the core.
+fn find_cut(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+    let mut chain = vec![plan];
+    while let [input] = chain[chain.len() - 1].inputs()[..] {
+        chain.push(input);
+    }
+    for node in chain.iter().rev() {
+        if let LogicalPlan::Aggregate(aggregate) = node
+            && lower::is_insert_only(&aggregate.input)?
+        {
+            return Ok(Some((*node).clone()));
+        }
+    }
+    let tail_only = |n: &&LogicalPlan| matches!(n, LogicalPlan::Sort(_) | LogicalPlan::Limit(_));
+    let lowest = chain.iter().rposition(tail_only);
+    Ok(lowest.map(|at| chain[at + 1].clone()))
+}
+
+/// The plan with one of its nodes replaced by a scan of [`CORE_TABLE`] that has the same columns.
+fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
+    let schema = output_schema(node);
+    // Positional names: a join's output may have one name twice.
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(i, f)| f.as_ref().clone().with_name(format!("c{i}")))
+        .collect();
+    let table = StreamTable {
+        name: CORE_TABLE.into(),
+        schema: Arc::new(arrow::datatypes::Schema::new(fields)),
+        append_only: false,
+    };
+    let scan = LogicalPlanBuilder::scan(CORE_TABLE, provider_as_source(Arc::new(table)), None)?;
+    let columns = node.schema().iter().enumerate().map(|(i, (qualifier, field))| {
+        let core = Expr::Column(Column::new(Some(CORE_TABLE), format!("c{i}")));
+        core.alias_qualified(qualifier.cloned(), field.name())
+    });
+    let replacement = scan.project(columns)?.build()?;
+    let mut done = false;
+    let plan = plan.clone().transform_down(|n| {
+        if !done && n == *node {
+            done = true;
+            return Ok(Transformed::new(replacement.clone(), true, TreeNodeRecursion::Jump));
+        }
+        Ok::<_, DataFusionError>(Transformed::no(n))
+    })?;
+    Ok(plan.data)
+}
+
+/// Whether all paths compute the same bits: no floating-point result of an aggregate anywhere and
+/// no approximate function.
+fn is_exact(plan: &LogicalPlan) -> Result<bool> {
+    let mut exact = true;
+    plan.apply(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            for (expr, field) in aggregate
+                .aggr_expr
+                .iter()
+                .zip(aggregate.schema.fields().iter().skip(aggregate.group_expr.len()))
+            {
+                let floating = matches!(
+                    field.data_type(),
+                    DataType::Float16 | DataType::Float32 | DataType::Float64
+                );
+                let name = expr.schema_name().to_string();
+                if floating || name.contains("approx_") {
+                    exact = false;
+                }
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(exact)
+}

@@ -1,0 +1,427 @@
+//! `CREATE STREAM` and `CREATE TABLE`. A definition that leaves here is consistent in itself: every
+//! column that it names exists, every type is storable, every limit is kept. Whether the name is
+//! free, and whether checks and defaults have the right types, is for the catalog to say.
+
+use super::cursor::{Cursor, folded};
+use super::error::{Error, Kind, Result};
+use super::interval;
+use super::options;
+use super::statement::CreateStream;
+use super::types::{arrow_type, of_ast, sql_type_name};
+use crate::catalog::{CheckDef, ColumnDef, OnViolation, UniqueDef, WatermarkDef};
+use arrow::datatypes::DataType;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, visit_expressions};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use kaplan_base::limits::MAX_COLUMNS;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+/// Reads what follows `CREATE STREAM` (`append_only`) or `CREATE TABLE`.
+pub(super) fn create_stream(cursor: &mut Cursor<'_>, append_only: bool) -> Result<CreateStream> {
+    let if_not_exists = cursor.if_not_exists();
+    let name = new_relation(cursor)?;
+    if cursor.is("AS") {
+        return Err(cursor.here(
+            Error::unsupported("CREATE TABLE .. AS is not supported")
+                .hint("use CREATE MATERIALIZED VIEW, or CREATE TABLE and INSERT .. SELECT"),
+        ));
+    }
+    let mut builder = Builder::new(name);
+    cursor.parenthesized(|cursor| builder.element(cursor))?;
+    let mut append_only = append_only;
+    let mut options = None;
+    loop {
+        if cursor.accept("APPEND ONLY") {
+            append_only = true;
+        } else if cursor.is("WATERMARK") {
+            builder.watermark(cursor)?;
+        } else if options.is_none() && cursor.accept("WITH") {
+            options = Some(options::read(cursor)?);
+        } else {
+            break;
+        }
+    }
+    builder.finish(if_not_exists, append_only, options.unwrap_or_default())
+}
+
+/// The name of a stream or view to be created: it becomes a part of paths and URLs.
+pub(super) fn new_relation(cursor: &mut Cursor<'_>) -> Result<String> {
+    let at = cursor.location();
+    let name = cursor.relation()?;
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    if name.starts_with('_') || !name.chars().all(plain) {
+        return Err(Error::invalid(format!("the name {name:?} cannot be used"))
+            .hint("begin with a letter, and use letters, digits and _")
+            .at(at.line, at.column));
+    }
+    Ok(name)
+}
+
+struct Builder {
+    name: String,
+    columns: Vec<ColumnDef>,
+    names: BTreeSet<String>,
+    primary_key: Option<Vec<String>>,
+    watermark: Option<WatermarkDef>,
+    unique: Option<UniqueDef>,
+    checks: Vec<(Option<String>, String, OnViolation, Expr)>,
+}
+
+impl Builder {
+    fn new(name: String) -> Self {
+        Builder {
+            name,
+            columns: Vec::new(),
+            names: BTreeSet::new(),
+            primary_key: None,
+            watermark: None,
+            unique: None,
+            checks: Vec::new(),
+        }
+    }
+
+    fn element(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let constraint = match cursor.is("CONSTRAINT") {
+            true => {
+                cursor.skip();
+                Some(cursor.name("name of a constraint")?)
+            }
+            false => None,
+        };
+        if cursor.is("WATERMARK") && cursor.is_nth(1, "FOR") {
+            self.watermark(cursor)
+        } else if cursor.accept("PRIMARY KEY") {
+            let columns = cursor.parenthesized(|c| c.name("column name"))?;
+            self.set_primary_key(cursor, columns)
+        } else if cursor.accept("UNIQUE") {
+            self.unique(cursor)
+        } else if cursor.accept("CHECK") {
+            self.check(cursor, constraint)
+        } else if cursor.is("FOREIGN") || cursor.is("EXCLUDE") || cursor.is("LIKE") {
+            Err(cursor.here(Error::unsupported("FOREIGN KEY, EXCLUDE and LIKE are not supported")))
+        } else if constraint.is_some() {
+            Err(cursor.expected("CHECK, PRIMARY KEY or UNIQUE"))
+        } else {
+            self.column(cursor)
+        }
+    }
+
+    fn column(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let at = cursor.location();
+        let name = cursor.name("column name")?;
+        let place = |e: Error| e.at(at.line, at.column);
+        if name.starts_with('_') {
+            return Err(place(
+                Error::invalid(format!("the column name {name} is reserved"))
+                    .hint("names that begin with _ belong to the platform"),
+            ));
+        }
+        if !self.names.insert(name.clone()) {
+            let message = format!("the column {name} is defined twice");
+            return Err(place(Error::new(Kind::DuplicateColumn, message)));
+        }
+        if self.columns.len() == MAX_COLUMNS {
+            let message = format!("{} has more than {MAX_COLUMNS} columns", self.name);
+            return Err(place(Error::new(Kind::TooLarge, message)));
+        }
+        let at = cursor.location();
+        let data_type = of_ast(&cursor.data_type()?).map_err(|mut e| {
+            e.message = format!("column {name}: {}", e.message);
+            e.at(at.line, at.column)
+        })?;
+        let sql_type = sql_type_name(&data_type);
+        self.columns.push(ColumnDef {
+            name: name.clone(),
+            sql_type,
+            nullable: true,
+            default: None,
+        });
+        self.column_options(cursor, &name)
+    }
+
+    fn column_options(&mut self, cursor: &mut Cursor<'_>, name: &str) -> Result<()> {
+        loop {
+            if cursor.accept("NOT NULL") {
+                self.set_not_null(name);
+            } else if cursor.accept("NULL") {
+            } else if cursor.accept("PRIMARY KEY") {
+                self.set_primary_key(cursor, vec![name.to_owned()])?;
+            } else if cursor.accept("DEFAULT") {
+                let default = default_expr(cursor, name)?;
+                if let Some(column) = self.columns.last_mut() {
+                    column.default = Some(default);
+                }
+            } else if cursor.accept("CHECK") {
+                self.check(cursor, None)?;
+            } else if cursor.is("CONSTRAINT") {
+                cursor.skip();
+                let constraint = cursor.name("name of a constraint")?;
+                cursor.expect("CHECK")?;
+                self.check(cursor, Some(constraint))?;
+            } else if cursor.is("UNIQUE") {
+                return Err(cursor.here(unique_needs_within()));
+            } else if ["REFERENCES", "GENERATED", "COLLATE"].iter().any(|word| cursor.is(word)) {
+                let message = format!("{} is not supported on a column", cursor.peek());
+                return Err(cursor.here(Error::unsupported(message)));
+            } else if matches!(cursor.peek(), Token::Comma | Token::RParen) {
+                return Ok(());
+            } else {
+                return Err(cursor
+                    .expected("NOT NULL, DEFAULT, PRIMARY KEY, CHECK, a comma or a parenthesis"));
+            }
+        }
+    }
+
+    fn set_not_null(&mut self, name: &str) {
+        self.columns.iter_mut().filter(|c| c.name == name).for_each(|c| c.nullable = false);
+    }
+
+    fn set_primary_key(&mut self, cursor: &Cursor<'_>, columns: Vec<String>) -> Result<()> {
+        if self.primary_key.is_some() {
+            let message = format!("{} has more than one PRIMARY KEY", self.name);
+            return Err(cursor.here(
+                Error::invalid(message).hint("write PRIMARY KEY (a, b) for a key of two columns"),
+            ));
+        }
+        self.primary_key = Some(columns);
+        Ok(())
+    }
+
+    /// `WATERMARK FOR ts AS ts [- INTERVAL '..']`.
+    fn watermark(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        if self.watermark.is_some() {
+            let message = format!("{} has more than one WATERMARK", self.name);
+            return Err(cursor.here(Error::invalid(message)));
+        }
+        cursor.expect("WATERMARK FOR")?;
+        let column = cursor.name("column name")?;
+        cursor.expect("AS")?;
+        let at = cursor.location();
+        let expr = cursor.expr()?;
+        let delay_us = watermark_delay(&expr, &column).map_err(|e| e.at(at.line, at.column))?;
+        self.watermark = Some(WatermarkDef { column, delay_us });
+        Ok(())
+    }
+
+    /// `UNIQUE (a, b) WITHIN INTERVAL '1 day'`, after `UNIQUE`.
+    fn unique(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        if self.unique.is_some() {
+            let message = format!("{} has more than one UNIQUE", self.name);
+            return Err(cursor.here(Error::invalid(message)));
+        }
+        let columns = cursor.parenthesized(|c| c.name("column name"))?;
+        if !cursor.accept("WITHIN") {
+            return Err(cursor.here(unique_needs_within()));
+        }
+        let at = cursor.location();
+        let within_us = interval::micros(&cursor.expr()?).and_then(|us| match us {
+            1.. => Ok(us),
+            _ => Err(Error::invalid("the interval of UNIQUE .. WITHIN must be positive")),
+        });
+        let within_us = within_us.map_err(|e| e.at(at.line, at.column))?;
+        self.unique = Some(UniqueDef { columns, within_us });
+        Ok(())
+    }
+
+    /// `CHECK (condition) [ON VIOLATION ..]`, after `CHECK`.
+    fn check(&mut self, cursor: &mut Cursor<'_>, name: Option<String>) -> Result<()> {
+        cursor.expect_symbol(&Token::LParen)?;
+        let first = cursor.mark();
+        let condition = cursor.expr()?;
+        let text = cursor.text_from(first).to_owned();
+        cursor.expect_symbol(&Token::RParen)?;
+        let on_violation = match cursor.accept("ON VIOLATION") {
+            false => OnViolation::Reject,
+            true => match cursor.accept_one(&["REJECT", "QUARANTINE", "DROP"]) {
+                Some(0) => OnViolation::Reject,
+                Some(1) => OnViolation::Quarantine,
+                Some(_) => OnViolation::Drop,
+                None => return Err(cursor.expected("REJECT, QUARANTINE or DROP")),
+            },
+        };
+        self.checks.push((name, text, on_violation, condition));
+        Ok(())
+    }
+
+    fn finish(
+        mut self,
+        if_not_exists: bool,
+        append_only: bool,
+        options: std::collections::BTreeMap<String, String>,
+    ) -> Result<CreateStream> {
+        let primary_key = self.primary_key.take().unwrap_or_default();
+        self.check_keys(append_only, &primary_key)?;
+        primary_key.iter().for_each(|name| self.set_not_null(name));
+        if let Some(watermark) = &self.watermark {
+            self.check_watermark(&watermark.column)?;
+        }
+        for (_, text, _, condition) in &self.checks {
+            check_columns(condition, &self.name, Some(&self.names))
+                .map_err(|e| Error { message: format!("CHECK ({text}): {}", e.message), ..e })?;
+        }
+        if self.columns.is_empty() {
+            return Err(Error::invalid(format!("{} has no columns", self.name)));
+        }
+        let checks = named_checks(&self.name, self.checks)?;
+        let Builder { name, columns, watermark, unique, .. } =
+            Builder { checks: Vec::new(), ..self };
+        Ok(CreateStream {
+            if_not_exists,
+            name,
+            columns,
+            append_only,
+            primary_key,
+            watermark,
+            unique,
+            checks,
+            options,
+        })
+    }
+
+    fn check_keys(&self, append_only: bool, primary_key: &[String]) -> Result<()> {
+        self.check_list("PRIMARY KEY", primary_key)?;
+        if append_only && !primary_key.is_empty() {
+            let columns = primary_key.join(", ");
+            return Err(Error::invalid(format!("the stream {} has a PRIMARY KEY", self.name))
+                .hint(format!(
+                    "rows of a stream are never replaced; to drop repeated events \
+                     write UNIQUE ({columns}) WITHIN INTERVAL '1 day'"
+                )));
+        }
+        let Some(unique) = &self.unique else { return Ok(()) };
+        self.check_list("UNIQUE", &unique.columns)?;
+        if !append_only {
+            return Err(Error::invalid(format!("the table {} has UNIQUE .. WITHIN", self.name))
+                .hint(
+                    "it drops repeated events of a stream: use CREATE STREAM or APPEND ONLY, \
+                     or PRIMARY KEY for a table",
+                ));
+        }
+        Ok(())
+    }
+
+    fn check_list(&self, what: &str, columns: &[String]) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for column in columns {
+            if !self.names.contains(column) {
+                return Err(unknown(what, column, &self.name));
+            }
+            if !seen.insert(column) {
+                let message = format!("{what} names the column {column} twice");
+                return Err(Error::new(Kind::DuplicateColumn, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_watermark(&self, column: &str) -> Result<()> {
+        let found = self.columns.iter().find(|c| c.name == column);
+        let found = found.ok_or_else(|| unknown("WATERMARK", column, &self.name))?;
+        match arrow_type(&found.sql_type)? {
+            DataType::Timestamp(..) => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "WATERMARK: the column {column} has the type {}",
+                found.sql_type
+            ))
+            .hint("a watermark needs a timestamp or timestamptz column")),
+        }
+    }
+}
+
+fn unknown(what: &str, column: &str, relation: &str) -> Error {
+    Error::new(Kind::UnknownColumn, format!("{what}: {relation} has no column {column}"))
+}
+
+fn unique_needs_within() -> Error {
+    Error::unsupported("UNIQUE without WITHIN is not supported").hint(
+        "on a stream write UNIQUE (columns) WITHIN INTERVAL '1 day'; on a table use PRIMARY KEY",
+    )
+}
+
+fn watermark_delay(expr: &Expr, column: &str) -> Result<i64> {
+    let is_column = |e: &Expr| matches!(e, Expr::Identifier(i) if folded(i) == column);
+    let delay = match expr {
+        e if is_column(e) => 0,
+        Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if is_column(left) => {
+            interval::micros(right)?
+        }
+        _ => {
+            return Err(Error::invalid(format!("{expr} cannot be a watermark of {column}"))
+                .hint(format!("write AS {column} - INTERVAL '5 minutes', or AS {column}")));
+        }
+    };
+    if delay < 0 {
+        return Err(Error::invalid(format!("{expr} is a watermark ahead of its column")));
+    }
+    Ok(delay)
+}
+
+/// A default: an expression over no columns, as it was written.
+fn default_expr(cursor: &mut Cursor<'_>, column: &str) -> Result<String> {
+    let at = cursor.location();
+    let first = cursor.mark();
+    let expr = cursor.expr()?;
+    check_columns(&expr, column, None).map_err(|e| {
+        Error { message: format!("DEFAULT of {column}: {}", e.message), ..e }.at(at.line, at.column)
+    })?;
+    Ok(cursor.text_from(first).to_owned())
+}
+
+/// Refuses subqueries and columns that are not in `columns` (`None`: any column).
+fn check_columns(expr: &Expr, relation: &str, columns: Option<&BTreeSet<String>>) -> Result<()> {
+    let known = |name: &str| columns.is_some_and(|columns| columns.contains(name));
+    let refuse = |name: String| match columns {
+        Some(_) => unknown("condition", &name, relation),
+        None => Error::invalid(format!("{name} is a column; a default cannot use columns")),
+    };
+    let found = visit_expressions(expr, |e| match e {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+            ControlFlow::Break(Error::unsupported("subqueries are not supported here"))
+        }
+        Expr::Identifier(ident) if !known(&folded(ident)) => {
+            ControlFlow::Break(refuse(folded(ident)))
+        }
+        Expr::CompoundIdentifier(parts) => {
+            let names: Vec<String> = parts.iter().map(folded).collect();
+            match names.as_slice() {
+                [table, column] if table == relation && known(column) => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(refuse(names.join("."))),
+            }
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Names the checks that have none `<table>_check`, `<table>_check1`, .. as PostgreSQL does.
+fn named_checks(
+    relation: &str,
+    checks: Vec<(Option<String>, String, OnViolation, Expr)>,
+) -> Result<Vec<CheckDef>> {
+    let mut taken = BTreeSet::new();
+    for name in checks.iter().filter_map(|(name, ..)| name.clone()) {
+        if let Some(name) = taken.replace(name) {
+            return Err(Error::invalid(format!("two constraints have the name {name}")));
+        }
+    }
+    let mut number = 0_usize;
+    let mut free = || loop {
+        let suffix = if number == 0 { String::new() } else { number.to_string() };
+        let name = format!("{relation}_check{suffix}");
+        number += 1;
+        if !taken.contains(&name) {
+            return name;
+        }
+    };
+    Ok(checks
+        .into_iter()
+        .map(|(name, condition, on_violation, _)| CheckDef {
+            name: name.unwrap_or_else(&mut free),
+            condition,
+            on_violation,
+        })
+        .collect())
+}

@@ -1,0 +1,187 @@
+//! Kaplan's SQL: texts become [`Statement`]s. What every SQL database has (queries, expressions,
+//! INSERT, UPDATE, DELETE) is `sqlparser`'s PostgreSQL; streams, views with an architecture,
+//! watermarks, REFRESH, REPLAY and VERIFY are read here from the same tokens.
+//!
+//! A statement that leaves here is well-formed and consistent in itself. Nothing is looked up:
+//! names may not exist. Refused with a place, the token and mostly advice: unknown grammar,
+//! statements that Kaplan does not do, texts over the limits. No text makes it panic.
+
+mod create;
+mod cursor;
+mod error;
+mod hop;
+mod interval;
+mod options;
+mod relations;
+mod source;
+mod statement;
+#[cfg(test)]
+mod tests;
+mod types;
+mod verbs;
+mod view;
+mod window;
+
+pub use error::{Error, Kind, Result};
+pub use hop::{HOP_STARTS, hop_starts};
+pub use relations::relations;
+pub use source::{MAX_ITEM_TOKENS, MAX_NESTING, MAX_SET_OPERATIONS};
+pub use statement::{
+    AlterView, CreateStream, CreateView, DropRelations, Explain, ExplainTarget, Format, Load,
+    Object, Parsed, Show, Statement, Transaction, ViewOptions,
+};
+pub use types::{DEFAULT_NUMERIC, arrow_type, schema_of, sql_type_name};
+pub use window::rewrite;
+
+use cursor::Cursor;
+use datafusion::sql::sqlparser::ast::{Expr, Query};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use source::Source;
+
+/// Parses a text of statements that are separated by semicolons. Empty ones are skipped.
+///
+/// # Errors
+/// The first statement that is refused; then none is given.
+pub fn parse(text: &str) -> Result<Vec<Parsed>> {
+    let (source, tokens) = Source::read(text)?;
+    let mut cursor = Cursor::new(&source, tokens);
+    let mut statements = Vec::new();
+    loop {
+        while cursor.accept_symbol(&Token::SemiColon) {}
+        if cursor.at_eof() {
+            return Ok(statements);
+        }
+        let first = cursor.mark();
+        let at = cursor.location();
+        let statement = statement(&mut cursor).map_err(|e| e.at(at.line, at.column))?;
+        if !cursor.at_end() {
+            return Err(cursor.expected("the end of the statement"));
+        }
+        statements.push(Parsed { statement, text: cursor.text_from(first).to_owned() });
+    }
+}
+
+/// Parses one query and rewrites its windows: the way from a view's stored text to its tree.
+///
+/// # Errors
+/// The text is not exactly one query.
+pub fn parse_query(text: &str) -> Result<Box<Query>> {
+    let (source, tokens) = Source::read(text)?;
+    let mut cursor = Cursor::new(&source, tokens);
+    let query = view::query(&mut cursor)?;
+    while cursor.accept_symbol(&Token::SemiColon) {}
+    if cursor.at_eof() { Ok(query) } else { Err(cursor.expected("the end of the query")) }
+}
+
+/// Parses one expression, such as a stored check or default.
+///
+/// # Errors
+/// The text is not exactly one expression.
+pub fn parse_expr(text: &str) -> Result<Expr> {
+    let (source, tokens) = Source::read(text)?;
+    let mut cursor = Cursor::new(&source, tokens);
+    let expr = cursor.expr()?;
+    if cursor.at_eof() { Ok(expr) } else { Err(cursor.expected("the end of the expression")) }
+}
+
+const STATEMENTS: &str = "a statement, such as SELECT, CREATE STREAM, CREATE TABLE, \
+     CREATE MATERIALIZED VIEW, INSERT, COPY, SHOW, REFRESH or DROP";
+
+/// First words of statements that PostgreSQL or its relatives have and Kaplan has not.
+const UNSUPPORTED: [(&str, &str); 14] = [
+    ("SUBSCRIBE", "poll the view with SELECT, or read its changes over HTTP"),
+    ("MERGE", "use INSERT, UPDATE and DELETE on a table with a PRIMARY KEY"),
+    ("TRUNCATE", "use DELETE FROM, or DROP and CREATE"),
+    ("GRANT", "access is set in the server's settings"),
+    ("REVOKE", "access is set in the server's settings"),
+    ("DECLARE", "run the query without a cursor"),
+    ("SAVEPOINT", "every statement is its own commit"),
+    ("RELEASE", "every statement is its own commit"),
+    ("PREPARE", "use the protocol's prepared statements"),
+    ("EXECUTE", "use the protocol's prepared statements"),
+    ("LISTEN", "poll the view with SELECT"),
+    ("CALL", "there are no procedures"),
+    ("VACUUM", "files are kept in order without it"),
+    ("ANALYZE", "statistics are kept without it"),
+];
+
+fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    if ["SELECT", "WITH", "VALUES", "FROM"].iter().any(|word| cursor.is(word))
+        || *cursor.peek() == Token::LParen
+    {
+        return Ok(Statement::Query(view::query(cursor)?));
+    }
+    if let Some(statement) = definition(cursor)? {
+        return Ok(statement);
+    }
+    if let Some(statement) = verbs::parse(cursor)? {
+        return Ok(statement);
+    }
+    if let Some((word, hint)) = UNSUPPORTED.iter().find(|(word, _)| cursor.is(word)) {
+        return Err(cursor.here(Error::unsupported(format!("{word} is not supported")).hint(*hint)));
+    }
+    Err(cursor.expected(STATEMENTS))
+}
+
+/// CREATE, ALTER and DROP.
+fn definition(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
+    if cursor.accept("CREATE") {
+        create(cursor).map(Some)
+    } else if cursor.accept("ALTER") {
+        view::alter(cursor).map(Some)
+    } else if cursor.accept("DROP") {
+        view::drop_relations(cursor).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn create(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    if cursor.is("OR") {
+        return Err(cursor.here(
+            Error::unsupported("CREATE OR REPLACE is not supported")
+                .hint("use DROP .. IF EXISTS and CREATE, or CREATE .. IF NOT EXISTS"),
+        ));
+    }
+    if cursor.accept("STREAM") {
+        create::create_stream(cursor, true).map(Statement::CreateStream)
+    } else if cursor.accept("TABLE") {
+        create::create_stream(cursor, false).map(Statement::CreateStream)
+    } else if cursor.accept("MATERIALIZED VIEW") {
+        view::create_view(cursor).map(Statement::CreateView)
+    } else if cursor.is("VIEW") {
+        Err(cursor.here(
+            Error::unsupported("CREATE VIEW is not supported")
+                .hint("use CREATE MATERIALIZED VIEW: it is kept up to date"),
+        ))
+    } else if [
+        "TEMP",
+        "TEMPORARY",
+        "UNLOGGED",
+        "EXTERNAL",
+        "INDEX",
+        "UNIQUE",
+        "SCHEMA",
+        "SOURCE",
+        "SINK",
+        "DATABASE",
+        "FUNCTION",
+        "EXTENSION",
+        "TYPE",
+        "ROLE",
+        "USER",
+        "SEQUENCE",
+        "TRIGGER",
+    ]
+    .iter()
+    .any(|word| cursor.is(word))
+    {
+        let message = format!("CREATE {} is not supported", cursor.peek());
+        Err(cursor.here(
+            Error::unsupported(message)
+                .hint("what can be created: STREAM, TABLE, MATERIALIZED VIEW"),
+        ))
+    } else {
+        Err(cursor.expected("STREAM, TABLE or MATERIALIZED VIEW"))
+    }
+}

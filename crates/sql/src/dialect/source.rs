@@ -1,0 +1,194 @@
+//! The SQL text as tokens, and the way back from a token to its bytes. Before anything is parsed it
+//! refuses what would overflow a parser's or a planner's stack: both recurse as deep as the text
+//! nests, and once per operator of a chain.
+
+use super::error::{Error, Kind, Result};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use kaplan_base::limits::MAX_SQL_BYTES;
+
+/// Deepest nesting of parentheses and brackets.
+pub const MAX_NESTING: usize = 32;
+/// Most tokens of one list item at one level of parentheses: a bound on chains such as
+/// `a + b + c ..`, whose syntax tree is as deep as the chain is long.
+pub const MAX_ITEM_TOKENS: usize = 2_000;
+/// Most UNION, EXCEPT, INTERSECT and JOIN in one statement.
+pub const MAX_SET_OPERATIONS: usize = 200;
+
+/// `sqlparser` reads every argument of a call twice, so a token inside `n` calls is read `2^n`
+/// times. The sum over all tokens that are inside at least [`FREE_CALLS`] may not exceed this.
+const MAX_CALL_COST: u64 = 1 << 21;
+const FREE_CALLS: u32 = 4;
+
+/// The dialect that the tokens and expressions follow.
+pub(super) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// A text and where its tokens lie in it, by index of the token.
+pub(super) struct Source<'a> {
+    text: &'a str,
+    spans: Vec<(usize, usize)>,
+    end: Location,
+}
+
+impl<'a> Source<'a> {
+    /// Cuts `text` into tokens.
+    pub(super) fn read(text: &'a str) -> Result<(Self, Vec<TokenWithSpan>)> {
+        if text.len() > MAX_SQL_BYTES {
+            let message =
+                format!("the SQL text has {} bytes, the limit is {MAX_SQL_BYTES}", text.len());
+            return Err(Error::new(Kind::TooLarge, message).hint("send the statements one by one"));
+        }
+        let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|e| {
+            Error::new(Kind::Syntax, e.message).at(e.location.line, e.location.column)
+        })?;
+        check_shape(&tokens)?;
+        let tokens = without_flink_wrappers(tokens);
+        let (spans, end) = byte_spans(text, &tokens);
+        Ok((Source { text, spans, end }, tokens))
+    }
+
+    /// The text from the token `first` to the token before `end`.
+    pub(super) fn slice(&self, first: usize, end: usize) -> &'a str {
+        let last = self.spans.get(end.wrapping_sub(1)).or(self.spans.last());
+        match (self.spans.get(first), last) {
+            (Some((start, _)), Some((_, end))) => self.text.get(*start..*end).unwrap_or_default(),
+            _ => "",
+        }
+    }
+
+    /// The place after the last character.
+    pub(super) fn end(&self) -> Location {
+        self.end
+    }
+}
+
+/// The byte range of every token. Locations count characters; the text is walked once.
+fn byte_spans(text: &str, tokens: &[TokenWithSpan]) -> (Vec<(usize, usize)>, Location) {
+    let mut chars = text.char_indices();
+    let (mut at, mut byte) = (Location { line: 1, column: 1 }, 0);
+    let mut step = |until: Option<Location>| {
+        while until.is_none_or(|until| at < until) {
+            let Some((start, c)) = chars.next() else { break };
+            byte = start + c.len_utf8();
+            if c == '\n' {
+                at = Location { line: at.line + 1, column: 1 };
+            } else {
+                at.column += 1;
+            }
+        }
+        (byte, at)
+    };
+    let mut spans = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let (start, _) = step(Some(token.span.start));
+        let (end, _) = step(Some(token.span.end));
+        spans.push((start, end));
+    }
+    let (_, end) = step(None);
+    (spans, end)
+}
+
+/// Whether `token` is the unquoted word `word`, in any case.
+pub(super) fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// One level of parentheses: the tokens of its current list item, and how many calls enclose it.
+#[derive(Clone, Copy, Default)]
+struct Level {
+    tokens: usize,
+    calls: u32,
+}
+
+fn check_shape(tokens: &[TokenWithSpan]) -> Result<()> {
+    let mut levels = vec![Level::default()];
+    let (mut set_operations, mut cost, mut after_word) = (0_usize, 0_u64, false);
+    for TokenWithSpan { token, span } in tokens {
+        let level = levels.last().copied().unwrap_or_default();
+        match token {
+            Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                levels.push(Level { tokens: 0, calls: level.calls + u32::from(after_word) });
+            }
+            Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => {
+                levels.pop();
+            }
+            Token::SemiColon => (levels, set_operations) = (vec![Level::default()], 0),
+            _ => {}
+        }
+        after_word = matches!(token, Token::Word(_));
+        if ["UNION", "EXCEPT", "INTERSECT", "JOIN"].iter().any(|word| is_word(token, word)) {
+            set_operations += 1;
+        }
+        if level.calls >= FREE_CALLS {
+            cost = cost.saturating_add(1_u64.checked_shl(level.calls).unwrap_or(u64::MAX));
+        }
+        let depth = levels.len() - 1;
+        let Some(level) = levels.last_mut() else { continue };
+        level.tokens = if *token == Token::Comma { 0 } else { level.tokens + 1 };
+        if let Some(message) = too_large(depth, level.tokens, set_operations, cost) {
+            return Err(Error::new(Kind::TooLarge, message)
+                .hint("split it with WITH or into several views")
+                .at(span.start.line, span.start.column));
+        }
+    }
+    Ok(())
+}
+
+fn too_large(depth: usize, tokens: usize, set_operations: usize, cost: u64) -> Option<String> {
+    if depth > MAX_NESTING {
+        Some(format!("parentheses are nested more than {MAX_NESTING} deep"))
+    } else if cost > MAX_CALL_COST {
+        Some("function calls are nested too deeply".to_owned())
+    } else if tokens > MAX_ITEM_TOKENS {
+        Some(format!("one expression has more than {MAX_ITEM_TOKENS} tokens"))
+    } else if set_operations > MAX_SET_OPERATIONS {
+        Some(format!("one statement has more than {MAX_SET_OPERATIONS} joins and set operations"))
+    } else {
+        None
+    }
+}
+
+/// Turns Flink's `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), ..))` into `TUMBLE(t, ts, ..)`.
+fn without_flink_wrappers(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let words: Vec<usize> =
+        (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
+    let token = |at: usize| words.get(at).map_or(&Token::EOF, |index| &tokens[*index].token);
+    let mut dropped = Vec::new();
+    for start in 0..words.len() {
+        let is_window = is_word(token(start), "TABLE")
+            && *token(start + 1) == Token::LParen
+            && (is_word(token(start + 2), "TUMBLE") || is_word(token(start + 2), "HOP"))
+            && *token(start + 3) == Token::LParen
+            && is_word(token(start + 4), "TABLE");
+        if !is_window {
+            continue;
+        }
+        dropped.extend([start, start + 1, start + 4]);
+        let mut depth = 2;
+        for at in start + 5..words.len() {
+            match token(at) {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                word if is_word(word, "DESCRIPTOR")
+                    && *token(at + 1) == Token::LParen
+                    && *token(at + 3) == Token::RParen =>
+                {
+                    dropped.extend([at, at + 1, at + 3]);
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                dropped.push(at);
+                break;
+            }
+        }
+    }
+    if dropped.is_empty() {
+        return tokens;
+    }
+    let dropped: std::collections::BTreeSet<usize> =
+        dropped.into_iter().filter_map(|at| words.get(at).copied()).collect();
+    let keep = |(index, token)| (!dropped.contains(&index)).then_some(token);
+    tokens.into_iter().enumerate().filter_map(keep).collect()
+}

@@ -1,0 +1,16 @@
+//! SQL for Kaplan: the dialect's own statements ([`dialect`]), the definitions ([`catalog`]), and
+//! the way from a query to a circuit: [`planner`] plans it with DataFusion and brings it to the one
+//! form that all paths run, [`compile`] cuts it into what is kept and what is computed when read,
+//! [`lower`] makes operators of it.
+
+pub mod catalog;
+pub mod compile;
+pub mod dialect;
+mod error;
+pub mod lower;
+pub mod planner;
+mod rewrite;
+
+pub use compile::{CompiledView, Core, SourceInfo};
+pub use error::{Error, Result};
+pub use planner::{Planner, Relation, StreamTable};

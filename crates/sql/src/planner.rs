@@ -1,0 +1,230 @@
+//! From a query to a logical plan that every path runs: circuit, batch run, replay and `VERIFY`.
+//!
+//! Views are planned down to streams (a view on a view takes in the other's query). Optimizer rules
+//! are an explicit list, so that an upgrade of DataFusion cannot change what a circuit is made of.
+
+use crate::compile::CompiledView;
+use crate::dialect;
+use crate::rewrite;
+use crate::{Error, Result};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider, Session, TableProvider,
+};
+use datafusion::common::{DataFusionError, plan_err};
+use datafusion::datasource::{TableType, ViewTable};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as PlannedStatement;
+use datafusion::sql::sqlparser::ast::{Query, Statement};
+use std::sync::Arc;
+
+/// The catalog and schema that unqualified names are looked up in.
+pub const CATALOG: &str = "kaplan";
+/// See [`CATALOG`].
+pub const SCHEMA: &str = "public";
+
+/// A named relation that queries may use.
+#[derive(Clone, Debug)]
+pub enum Relation {
+    /// A stream or table.
+    Stream {
+        /// Its name.
+        name: String,
+        /// Its columns.
+        schema: SchemaRef,
+        /// Whether rows are only added.
+        append_only: bool,
+    },
+    /// A view, by its plan down to streams.
+    View {
+        /// Its name.
+        name: String,
+        /// Its plan.
+        plan: LogicalPlan,
+    },
+}
+
+/// A stream as the planner sees it: columns without rows. Whoever runs the plan puts the rows in
+/// its place ([`CompiledView::over`]).
+#[derive(Debug)]
+pub struct StreamTable {
+    /// The stream's name.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Whether rows are only added.
+    pub append_only: bool,
+}
+
+#[async_trait]
+impl TableProvider for StreamTable {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        plan_err!("stream {} stands in a plan without its rows", self.name)
+    }
+}
+
+/// Plans queries. Cheap to clone.
+#[derive(Clone)]
+pub struct Planner {
+    base: SessionState,
+}
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Planner {
+    /// A planner with DataFusion's functions and Kaplan's own.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut config =
+            SessionConfig::new().with_default_catalog_and_schema(CATALOG, SCHEMA);
+        config = config.with_information_schema(false).with_create_default_catalog_and_schema(false);
+        let options = config.options_mut();
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.execution.parquet.schema_force_view_types = false;
+        options.sql_parser.parse_float_as_decimal = false;
+        let mut base =
+            SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let hop = Arc::new(dialect::hop_starts());
+        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut base, hop);
+        Self { base }
+    }
+
+    /// A session over these tables: `(schema, name, table)`; schema None is the default one.
+    pub fn session(
+        &self,
+        tables: Vec<(Option<String>, String, Arc<dyn TableProvider>)>,
+    ) -> Result<SessionState> {
+        let catalog = MemoryCatalogProvider::new();
+        for schema in [SCHEMA, "batch", "speed"] {
+            catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new()))?;
+        }
+        for (schema, name, table) in tables {
+            let schema = schema.unwrap_or_else(|| SCHEMA.into());
+            if let Some(schema) = catalog.schema(&schema) {
+                schema.register_table(name, table)?;
+            }
+        }
+        let list = MemoryCatalogProviderList::new();
+        list.register_catalog(CATALOG.into(), Arc::new(catalog));
+        Ok(SessionStateBuilder::new_from_existing(self.base.clone())
+            .with_catalog_list(Arc::new(list))
+            .build())
+    }
+
+    /// Plans a query over the tables of a session; nothing is rewritten but the windows.
+    pub async fn plan(&self, state: &SessionState, query: &Query) -> Result<LogicalPlan> {
+        let mut query = query.clone();
+        dialect::rewrite(&mut query)?;
+        let statement = Statement::Query(Box::new(query));
+        Ok(state.statement_to_plan(PlannedStatement::Statement(Box::new(statement))).await?)
+    }
+
+    /// Plans and cuts a view's query.
+    pub async fn compile(
+        &self,
+        name: &str,
+        columns: &[String],
+        query: &Query,
+        relations: &[Relation],
+    ) -> Result<CompiledView> {
+        let state = self.session(relations.iter().map(table_of).collect())?;
+        let plan = self.plan(&state, query).await?;
+        let plan = rename(plan, columns)?;
+        let plan = rewrite::stable_form(plan, &state)?;
+        let optimized = optimize(plan.clone())?;
+        CompiledView::new(name, plan, optimized)
+    }
+}
+
+fn table_of(relation: &Relation) -> (Option<String>, String, Arc<dyn TableProvider>) {
+    match relation {
+        Relation::Stream { name, schema, append_only } => {
+            let table = StreamTable {
+                name: name.clone(),
+                schema: SchemaRef::clone(schema),
+                append_only: *append_only,
+            };
+            (None, name.clone(), Arc::new(table) as Arc<dyn TableProvider>)
+        }
+        Relation::View { name, plan } => {
+            (None, name.clone(), Arc::new(ViewTable::new(plan.clone(), None)))
+        }
+    }
+}
+
+/// Gives the output columns the names of the definition.
+fn rename(plan: LogicalPlan, columns: &[String]) -> Result<LogicalPlan> {
+    if columns.is_empty() {
+        return Ok(plan);
+    }
+    let fields = plan.schema().columns();
+    if fields.len() != columns.len() {
+        return Err(Error::unsupported(
+            format!("a list of {} column names for {} columns", columns.len(), fields.len()),
+            "name every column of the query, or none",
+        ));
+    }
+    let renamed = fields.into_iter().zip(columns).map(|(c, name)| Expr::Column(c).alias(name));
+    Ok(LogicalPlanBuilder::from(plan).project(renamed)?.build()?)
+}
+
+/// The rules that a view's plan goes through before it is lowered.
+fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let optimizer = Optimizer::with_rules(vec![
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(CommonSubexprEliminate::new()),
+        Arc::new(OptimizeProjections::new()),
+    ]);
+    Ok(optimizer.optimize(plan, &OptimizerContext::new(), |_, _| {})?)
+}
+
+/// The columns of a plan as an Arrow schema with plain names.
+pub(crate) fn output_schema(plan: &LogicalPlan) -> SchemaRef {
+    let fields: Vec<_> = plan
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
+        .collect();
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,67 @@
+//! What is right: the view's plan, or its SQL text, run by plain DataFusion over all rows.
+
+use crate::data::{Change, Table, rows_of};
+use arrow::array::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::collect;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use kaplan_sql::dialect::{hop_starts, parse_query};
+use kaplan_sql::{CompiledView, Planner};
+use std::sync::Arc;
+
+/// Runs a plan; its tables hold their rows already.
+pub async fn run(plan: &LogicalPlan) -> Result<Vec<RecordBatch>, String> {
+    let state = Planner::new().session(vec![]).map_err(text)?;
+    let physical = state.create_physical_plan(plan).await.map_err(text)?;
+    collect(physical, state.task_ctx()).await.map_err(text)
+}
+
+/// A plan over streams, run over the rows that a history leaves.
+pub async fn run_over(
+    plan: &LogicalPlan,
+    tables: &[Table],
+    changes: &[Change],
+) -> Result<Vec<RecordBatch>, String> {
+    let provider = |name: &str| {
+        let index = tables.iter().position(|t| t.name == name).unwrap_or(0);
+        Ok(memory(rows_of(tables, index, changes))?)
+    };
+    run(&CompiledView::over(plan, &provider).map_err(text)?).await
+}
+
+/// The SQL text in a session that knows nothing of Kaplan but its window function.
+pub async fn run_text(
+    views: &[(String, String)],
+    tables: &[Table],
+    changes: &[Change],
+) -> Result<Vec<RecordBatch>, String> {
+    let mut config = SessionConfig::new();
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    config.options_mut().sql_parser.dialect = "postgres".parse().map_err(text)?;
+    let context = SessionContext::new_with_config(config);
+    context.register_udf(hop_starts());
+    for (index, table) in tables.iter().enumerate() {
+        let rows = memory(rows_of(tables, index, changes)).map_err(text)?;
+        context.register_table(&table.name, rows).map_err(text)?;
+    }
+    let Some((last, earlier)) = views.split_last() else { return Err("no view".into()) };
+    for (name, sql) in earlier {
+        let mut query = parse_query(sql).map_err(text)?;
+        kaplan_sql::dialect::rewrite(&mut query).map_err(text)?;
+        context.sql(&format!("CREATE VIEW {name} AS {query}")).await.map_err(text)?;
+    }
+    let mut query = parse_query(&last.1).map_err(text)?;
+    kaplan_sql::dialect::rewrite(&mut query).map_err(text)?;
+    context.sql(&query.to_string()).await.map_err(text)?.collect().await.map_err(text)
+}
+
+pub fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

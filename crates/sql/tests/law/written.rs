@@ -1,0 +1,204 @@
+//! Cases written by hand, as data: each names a trap. A commit is a line of changes, each
+//! `+table value|value` (or `-table`, or `+2table`), separated by commas; NULL is NULL.
+
+use crate::case::Case;
+use crate::data::{Change, Class, Column, Commit, Table};
+use datafusion::common::ScalarValue;
+use kaplan_sql::dialect::arrow_type;
+
+/// One trap.
+pub struct Written {
+    pub name: &'static str,
+    /// `stream name: column type, ..` or `table name: ..`.
+    pub tables: &'static [&'static str],
+    pub views: &'static [&'static str],
+    pub commits: &'static [&'static str],
+}
+
+const S: &str = "stream s: k integer, x integer, f double precision";
+const T: &str = "table t: k integer, x integer, f double precision";
+const HOT: &[&str] = &[
+    "+s 1|1|0.5,+t 1|1|1.5",
+    "+s 1|2|0.5,+s 1|3|0.5,+t 1|2|0.5",
+    "-t 1|1|1.5",
+    "+s 1|4|NULL,+2t 1|2|0.5",
+    "+s 2|5|-0.0,+t 2|5|0.0",
+    "-t 1|2|0.5,-t 2|5|0.0",
+    "",
+    "+t 2|7|0.0,+t NULL|7|0.0,+s NULL|1|NaN,+t 3|3|-0.0",
+];
+
+pub const CASES: &[Written] = &[
+    Written {
+        name: "a global aggregate has a row over empty input",
+        tables: &[S],
+        views: &["SELECT count(*) AS n, sum(x) AS s, max(f) AS m, count(DISTINCT k) AS d FROM s"],
+        commits: &[],
+    },
+    Written {
+        name: "a global aggregate over an empty table, below a join and a union",
+        tables: &[S, T],
+        views: &[
+            "SELECT count(*) AS n, sum(x) AS s FROM t",
+            "SELECT n FROM v0 JOIN s ON s.x > v0.n UNION ALL SELECT n FROM v0",
+        ],
+        commits: &["+s 1|1|1"],
+    },
+    Written {
+        name: "a global aggregate over an empty table",
+        tables: &[T],
+        views: &["SELECT count(*) AS n, sum(x) AS s, median(x) AS m FROM t"],
+        commits: &[],
+    },
+    Written {
+        name: "the last row of a group goes",
+        tables: &[T],
+        views: &["SELECT k, count(*) AS n, min(x) AS a, sum(f) AS b FROM t GROUP BY k"],
+        commits: &["+t 1|1|0.5,+t 2|2|0.5", "-t 1|1|0.5", "+t 1|3|1.5", "-t 1|3|1.5,-t 2|2|0.5"],
+    },
+    Written {
+        name: "HAVING fails in both parts and holds in their sum",
+        tables: &[S],
+        views: &["SELECT k, count(*) AS n FROM s GROUP BY k HAVING count(*) > 3"],
+        commits: HOT,
+    },
+    Written {
+        name: "HAVING over a table",
+        tables: &[T],
+        views: &["SELECT k, count(*) AS n FROM t GROUP BY k HAVING count(*) > 1 AND max(x) < 6"],
+        commits: HOT,
+    },
+    Written {
+        name: "hot keys in a join of a stream and a table",
+        tables: &[S, T],
+        views: &["SELECT s.k, s.x, t.x AS y FROM s JOIN t ON s.k = t.k"],
+        commits: HOT,
+    },
+    Written {
+        name: "a join whose both sides change in one step, with a self join",
+        tables: &[T],
+        views: &["SELECT a.k, a.x, b.x AS y FROM t AS a JOIN t AS b ON a.k = b.k AND a.x <= b.x"],
+        commits: HOT,
+    },
+    Written {
+        name: "NULL keys join nothing, and group together",
+        tables: &[S, T],
+        views: &["SELECT s.k, count(*) AS n FROM s JOIN t ON s.k = t.k OR s.x = t.x GROUP BY s.k"],
+        commits: HOT,
+    },
+    Written {
+        name: "NULL keys meet under IS NOT DISTINCT FROM",
+        tables: &[S, T],
+        views: &["SELECT s.x, t.x AS y FROM s JOIN t ON s.k IS NOT DISTINCT FROM t.k"],
+        commits: HOT,
+    },
+    Written {
+        name: "-0.0 and 0.0 are one group and one join key",
+        tables: &[S, T],
+        views: &[
+            "SELECT f, count(*) AS n FROM s GROUP BY f",
+            "SELECT v0.n, t.f FROM v0 JOIN t ON v0.f = t.f",
+        ],
+        commits: HOT,
+    },
+    Written {
+        name: "DISTINCT of floats under retraction",
+        tables: &[T],
+        views: &["SELECT DISTINCT f FROM t"],
+        commits: &["+t 1|1|0.0,+t 1|1|-0.0", "-t 1|1|0.0", "+t 1|1|NaN", "-t 1|1|-0.0"],
+    },
+    Written {
+        name: "LIMIT among ties",
+        tables: &[T],
+        views: &["SELECT k, x FROM t ORDER BY k LIMIT 2"],
+        commits: HOT,
+    },
+    Written {
+        name: "LIMIT among ties of a mergeable aggregate",
+        tables: &[S],
+        views: &["SELECT k, count(*) AS n FROM s GROUP BY k ORDER BY n DESC LIMIT 1"],
+        commits: HOT,
+    },
+    Written {
+        name: "a large float comes and goes",
+        tables: &[T],
+        views: &["SELECT k, sum(f) AS s, avg(f) AS a, stddev(f) AS d FROM t GROUP BY k"],
+        commits: &["+t 1|1|1e20", "+t 1|1|1,+t 1|1|NaN", "-t 1|1|1e20", "-t 1|1|NaN"],
+    },
+    Written {
+        name: "division by zero, and casts of text that is no number",
+        tables: &["table t: k integer, w text, d numeric(10,2)"],
+        views: &[
+            "SELECT k / (k - 1) AS q, k % k AS r, d / d AS e, CAST(w AS integer) AS i, \
+             CAST(w AS timestamp) AS ts FROM t",
+            "SELECT q, count(*) AS n, sum(i) AS s, max(ts) AS m FROM v0 GROUP BY q",
+        ],
+        commits: &["+t 1|12|0.00,+t 0|x|1.00", "+t 5|2024-02-29|-1.00", "-t 1|12|0.00"],
+    },
+    Written {
+        name: "rows without columns",
+        tables: &[S, T],
+        views: &["SELECT count(*) AS n FROM (SELECT 1 AS one FROM s CROSS JOIN t) AS p"],
+        commits: HOT,
+    },
+    Written {
+        name: "hopping windows before 1970 and over NULL",
+        tables: &["table t: ts timestamp, x integer"],
+        views: &["SELECT window_start, window_end, count(*) AS n, sum(x) AS s \
+                  FROM HOP(t, ts, INTERVAL '20 minutes', INTERVAL '50 minutes') \
+                  GROUP BY window_start, window_end"],
+        commits: &[
+            "+t 1969-12-31T23:59:59.999999|1,+t NULL|2",
+            "+t 1970-01-01T00:00:00|3",
+            "-t 1969-12-31T23:59:59.999999|1",
+        ],
+    },
+];
+
+impl Written {
+    /// As a case of the same kind as the random ones.
+    pub fn case(&self) -> Case {
+        let tables: Vec<Table> = self.tables.iter().map(|t| table(t)).collect();
+        let last = self.views.len() - 1;
+        let name = |n: usize| if n == last { "v".to_string() } else { format!("v{n}") };
+        let views =
+            self.views.iter().enumerate().map(|(n, sql)| (name(n), (*sql).to_string())).collect();
+        let commits = self.commits.iter().map(|line| commit(&tables, line)).collect();
+        Case { tables, views, commits, plain: false }
+    }
+}
+
+fn table(text: &'static str) -> Table {
+    let (head, columns) = text.split_once(": ").unwrap();
+    let (kind, name) = head.split_once(' ').unwrap();
+    let columns = columns
+        .split(", ")
+        .map(|c| {
+            let (name, sql_type) = c.split_once(' ').unwrap();
+            Column { name: name.into(), sql_type, class: Class::Int, nullable: true }
+        })
+        .collect();
+    Table { name: name.into(), columns, append_only: kind == "stream" }
+}
+
+fn commit(tables: &[Table], line: &str) -> Commit {
+    line.split(',').filter(|c| !c.is_empty()).filter_map(|c| change(tables, c)).collect()
+}
+
+/// None: the case has no such table.
+fn change(tables: &[Table], text: &str) -> Option<Change> {
+    let (head, values) = text.split_once(' ').unwrap();
+    let digits: String = head.chars().filter(char::is_ascii_digit).collect();
+    let name = head.trim_start_matches(|c: char| !c.is_alphabetic());
+    let weight = digits.parse().unwrap_or(1) * if head.starts_with('-') { -1 } else { 1 };
+    let table = tables.iter().position(|t| t.name == name)?;
+    let row = values
+        .split('|')
+        .zip(&tables[table].columns)
+        .map(|(value, column)| {
+            let text = (value != "NULL").then(|| value.to_string());
+            ScalarValue::Utf8(text).cast_to(&arrow_type(column.sql_type).unwrap()).unwrap()
+        })
+        .collect();
+    Some(Change { table, row, weight })
+}

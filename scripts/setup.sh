@@ -1,0 +1,49 @@
+#!/bin/bash
+# setup.sh: check for what the build needs, and install it with apt-get when run as root on Debian.
+#
+# Needed are Rust (rust-version in Cargo.toml) and a C compiler: zstd, aws-lc, ring, xz and the
+# stack probe are built from C and assembly by the `cc` crate. No cmake, no pkg-config, no protoc.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*" >&2; }
+
+if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+  say "cargo is in ~/.cargo/bin, which is not in PATH: export PATH=\$HOME/.cargo/bin:\$PATH"
+  exit 1
+fi
+command -v cargo >/dev/null || {
+  say "Rust is missing. Install it from https://rustup.rs, then run this again."
+  exit 1
+}
+
+need=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+have=$(rustc --version | awk '{print $2}')
+oldest=$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -1)
+[ "$oldest" = "$need" ] || {
+  say "Rust $have is older than $need, which Cargo.toml asks for: rustup update stable"
+  exit 1
+}
+
+compiles() {
+  local dir
+  dir=$(mktemp -d)
+  printf '#include <stdio.h>\nint main(void) { return 0; }\n' >"$dir/a.c"
+  cc "$dir/a.c" -o "$dir/a" 2>/dev/null
+  local status=$?
+  rm -rf "$dir"
+  return $status
+}
+
+if ! compiles; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing gcc and libc6-dev with apt-get"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      gcc libc6-dev >/dev/null
+    compiles || { say "cc still does not compile a program"; exit 1; }
+  else
+    say "a C compiler is missing. On Debian: sudo apt-get install gcc libc6-dev"
+    exit 1
+  fi
+fi
