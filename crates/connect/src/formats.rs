@@ -16,7 +16,7 @@ mod json;
 mod text;
 mod types;
 
-pub use file::{FileRows, open};
+pub use file::{FileRows, open, open_as};
 pub use infer::infer_schema;
 pub use types::sql_type;
 

@@ -1,10 +1,21 @@
 //! Kaplan as a library: opens log, lake, layers and catalog, and answers what the wires ask.
 
 mod api;
+mod archiver;
+mod catalog;
+mod convert;
 mod error;
 mod platform;
+mod query;
+mod recover;
+mod runs;
 mod sequencer;
 mod settings;
+mod statements;
+mod status;
+mod verify;
+mod views;
+mod writes;
 
 pub use api::*;
 pub use error::{Code, Error, Result};

@@ -1,77 +1,376 @@
-//! The platform: one handle, cheap to clone.
+//! The platform: opens every part in the order in which they depend on each other, and holds them
+//! together. One handle, cheap to clone.
 
+use crate::archiver;
+use crate::sequencer::{Limits, Sequencer, StreamWrite, WriteKind, WriteRequest};
+use crate::status::Freshness;
+use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, Outcome, Producer, Result, RowSet, Session, Settings,
-    Status, ViewRead,
+    Status, ViewRead, catalog, recover, runs, statements, status, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use kaplan_base::{Clock, Lsn};
+use datafusion::execution::context::SessionContext;
+use kaplan_base::{Clock, Lsn, StreamId};
+use kaplan_batch::Store;
+use kaplan_lake::{Lake, Progress};
+use kaplan_log::{LocalLog, Log, Options};
+use kaplan_speed::{Driver, Streams};
+use kaplan_sql::Planner;
+use kaplan_sql::catalog::{Catalog, StreamDef};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, watch};
+use url::Url;
+
+/// Threads that run queries and batch runs; requests are answered on others.
+const QUERY_THREADS: usize = 2;
+/// Size of the log's segments; trimming frees whole ones.
+const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// A running platform.
 #[derive(Clone)]
-pub struct Platform {}
+pub struct Platform {
+    pub(crate) inner: Arc<Inner>,
+}
 
-fn later<T>() -> Result<T> {
-    Err(Error::new(Code::Unsupported, "not there yet"))
+/// Everything that a running platform holds.
+pub(crate) struct Inner {
+    pub settings: Settings,
+    pub clock: Arc<dyn Clock>,
+    pub started: Instant,
+    pub planner: Planner,
+    pub streams: Streams,
+    /// Held while a definition changes.
+    pub catalog: tokio::sync::Mutex<Catalog>,
+    /// The catalog as readers see it.
+    pub definitions: RwLock<Arc<Catalog>>,
+    pub views: RwLock<BTreeMap<String, Arc<ViewEntry>>>,
+    pub log: Arc<dyn Log>,
+    pub lake: Lake,
+    pub sequencer: Sequencer,
+    pub driver: Driver,
+    pub batches: Arc<Store>,
+    pub runs: runs::Runs,
+    pub session: SessionContext,
+    pub progress: tokio::sync::Mutex<Progress>,
+    pub archived: watch::Sender<Lsn>,
+    pub archive_now: Notify,
+    pub appends: Mutex<BTreeMap<StreamId, u64>>,
+    pub freshness: Arc<Freshness>,
+    pub stop: watch::Sender<bool>,
+    pub ready: AtomicBool,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// The tasks that run until the platform stops.
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    runtime: QueryThreads,
+}
+
+/// The threads that queries run on; they end without waiting, wherever they are dropped.
+pub(crate) struct QueryThreads(Option<Runtime>);
+
+impl QueryThreads {
+    fn start(dir: &Path) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(QUERY_THREADS)
+            .thread_name("kaplan-query")
+            .enable_all()
+            .build()
+            .map_err(|e| catalog::io(dir, &e))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Result<&tokio::runtime::Handle> {
+        let stopped = || Error::new(Code::Unavailable, "the platform has stopped");
+        Ok(self.0.as_ref().ok_or_else(stopped)?.handle())
+    }
+}
+
+impl Drop for QueryThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.driver.stop();
+    }
+}
+
+impl Inner {
+    /// Where files of one kind live.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        self.settings.data_dir.join(name)
+    }
+
+    /// Bytes of the log that the lake does not have.
+    pub fn backlog_bytes(&self) -> u64 {
+        if self.log.head() > *self.archived.borrow() { self.log.bytes() } else { 0 }
+    }
+
+    /// Runs a future on the query threads.
+    pub async fn on_query_threads<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.runtime.handle()?.spawn(work).await.map_err(|_| Error::new(Code::Internal, "a query was lost"))?
+    }
+
+    /// A stream's definition.
+    pub fn stream(&self, name: &str) -> Result<StreamDef> {
+        let definitions = self.definitions.read();
+        if let Some(def) = definitions.streams.get(name) {
+            return Ok(def.clone());
+        }
+        let error = Error::new(Code::UnknownRelation, format!("there is no stream or table {name}"));
+        let error = error.stream(name);
+        if definitions.views.contains_key(name) {
+            return Err(error.hint(format!("{name} is a view; write to the streams it reads")));
+        }
+        Err(match closest(name, definitions.streams.keys()) {
+            Some(known) => error.hint(format!("did you mean {known}?")),
+            None => error.hint(format!("create it first: CREATE STREAM {name} (..)")),
+        })
+    }
+}
+
+/// The known name that is most like a mistyped one.
+pub(crate) fn closest<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a String>,
+) -> Option<&'a String> {
+    let distance = |other: &str| datafusion::common::utils::datafusion_strsim::levenshtein(name, other);
+    known.map(|k| (distance(k), k)).filter(|(d, _)| *d <= 3).min().map(|(_, k)| k)
+}
+
+fn lake_url(dir: &Path) -> Result<Url> {
+    let path = std::path::absolute(dir).map_err(|e| catalog::io(dir, &e))?;
+    Url::from_directory_path(&path).map_err(|()| {
+        Error::new(Code::InvalidInput, format!("{} is not a usable path", path.display()))
+    })
+}
+
+fn open_log(dir: &Path, progress: &Progress) -> Result<LocalLog> {
+    let options = Options {
+        segment_bytes: SEGMENT_BYTES,
+        first_lsn: recover::first_lsn(progress),
+        ..Options::default()
+    };
+    let log = LocalLog::open(dir, options)?;
+    if log.start() > progress.archived_through.next() {
+        let message = format!(
+            "the log begins at LSN {}, and the lake ends at {}",
+            log.start(),
+            progress.archived_through
+        );
+        return Err(Error::new(Code::Corrupted, message).hint("restore the lake or the log"));
+    }
+    Ok(log)
 }
 
 impl Platform {
-    /// Opens the data directory, recovers, and starts the layers.
-    pub async fn open(_settings: Settings, _clock: Arc<dyn Clock>) -> Result<Platform> {
-        later()
+    /// Opens the data directory, recovers, and starts the layers. Returns when views that have a
+    /// checkpoint follow the log; the others are replayed meanwhile.
+    pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Platform> {
+        let dir = settings.data_dir.clone();
+        std::fs::create_dir_all(&dir).map_err(|e| catalog::io(&dir, &e))?;
+        let runtime = QueryThreads::start(&dir)?;
+        let lake = Lake::open(lake_url(&dir.join("lake"))?).await?;
+        let progress = lake.progress().await?.unwrap_or_default();
+        let log: Arc<dyn Log> = Arc::new(open_log(&dir.join("log"), &progress)?);
+        let stored = catalog::load(&dir)?;
+        let streams = Streams::default();
+        for def in stored.streams.values() {
+            streams.set(recover::info(def)?);
+        }
+        for id in &stored.dropped {
+            streams.set(recover::dropped(*id));
+        }
+        let planner = Planner::new();
+        let session = SessionContext::new_with_state(planner.session(Vec::new())?);
+        let state =
+            recover::state(&planner, &stored, &streams, &lake, &log, &progress, &session).await?;
+        let limits = Limits {
+            queue_bytes: settings.ingest_queue_bytes,
+            log_reserve_bytes: settings.log_reserve_bytes,
+            ..Limits::default()
+        };
+        let sequencer = Sequencer::start(Arc::clone(&log), Arc::clone(&clock), state, limits)?;
+        let freshness = Arc::new(Freshness::default());
+        let (seen, now) = (Arc::clone(&freshness), Arc::clone(&clock));
+        let on_step = Box::new(move |commits: &[kaplan_log::Commit]| seen.record(commits, &*now));
+        let (driver, thread) =
+            Driver::start(Arc::clone(&log), streams.clone(), log.head(), on_step)?;
+        let inner = Arc::new(Inner {
+            batches: Arc::new(Store::open(&dir.join("batch"))?),
+            runs: runs::Runs::open(&dir)?,
+            archived: watch::Sender::new(progress.archived_through),
+            progress: tokio::sync::Mutex::new(progress),
+            definitions: RwLock::new(Arc::new(stored.clone())),
+            catalog: tokio::sync::Mutex::new(stored),
+            views: RwLock::default(),
+            started: Instant::now(),
+            archive_now: Notify::new(),
+            appends: Mutex::default(),
+            stop: watch::Sender::new(false),
+            ready: AtomicBool::new(false),
+            threads: Mutex::new(vec![thread]),
+            tasks: Mutex::default(),
+            runtime,
+            settings,
+            clock,
+            planner,
+            streams,
+            log,
+            lake,
+            sequencer,
+            driver,
+            session,
+            freshness,
+        });
+        inner.start().await?;
+        Ok(Platform { inner })
     }
 
     /// Stops taking writes, drains, writes a checkpoint and stops the layers.
     pub async fn close(&self) -> Result<()> {
-        later()
+        let inner = &self.inner;
+        if !inner.ready.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let sequencer = inner.sequencer.clone();
+        archiver::blocking(move || {
+            sequencer.stop();
+            Ok(())
+        })
+        .await?;
+        let _ = tokio::time::timeout(
+            Duration::from_millis(inner.settings.read_wait_ms),
+            inner.driver.wait(inner.log.head()),
+        )
+        .await;
+        views::checkpoint(inner).await?;
+        inner.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *inner.tasks.lock());
+        for task in tasks {
+            let _ = task.await;
+        }
+        inner.driver.stop();
+        inner.log.mark_durable()?;
+        let threads = std::mem::take(&mut *inner.threads.lock());
+        archiver::blocking(move || {
+            for thread in threads {
+                let _ = thread.join();
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Runs one or several SQL statements, in order; stops at the first error.
-    pub async fn execute(&self, _session: &mut Session, _sql: &str) -> Result<Vec<Outcome>> {
-        later()
+    pub async fn execute(&self, session: &mut Session, sql: &str) -> Result<Vec<Outcome>> {
+        statements::execute(&self.inner, session, sql).await
     }
 
     /// The columns of a stream or table, as writers must supply them.
-    pub fn stream_schema(&self, _stream: &str) -> Result<SchemaRef> {
-        later()
+    pub fn stream_schema(&self, stream: &str) -> Result<SchemaRef> {
+        let def = self.inner.stream(stream)?;
+        Ok(recover::info(&def)?.schema)
     }
 
     /// Commits rows to a stream (append) or table (upsert); returns when they are durable.
     /// The batches have the columns of [`Platform::stream_schema`].
     pub async fn append(
         &self,
-        _stream: &str,
-        _batches: Vec<RecordBatch>,
-        _producer: Option<Producer>,
+        stream: &str,
+        batches: Vec<RecordBatch>,
+        producer: Option<Producer>,
     ) -> Result<Ack> {
-        later()
+        let def = self.inner.stream(stream)?;
+        let kind = if def.primary_key.is_empty() { WriteKind::Append } else { WriteKind::Upsert };
+        let writes = vec![StreamWrite { stream: def.id, rows: batches, kind }];
+        let request = WriteRequest { writes, producer };
+        self.inner.sequencer.submit(request).await.map_err(|e| match e.stream {
+            Some(_) => e,
+            None => e.stream(stream),
+        })
     }
 
     /// Reads one view.
-    pub async fn read_view(&self, _read: ViewRead) -> Result<RowSet> {
-        later()
+    pub async fn read_view(&self, read: ViewRead) -> Result<RowSet> {
+        crate::query::read_view(&self.inner, read).await
     }
 
     /// Waits until every running view has taken in the commit.
-    pub async fn wait_visible(&self, _lsn: Lsn) -> Result<()> {
-        later()
+    pub async fn wait_visible(&self, lsn: Lsn) -> Result<()> {
+        self.inner.wait_visible(lsn).await
     }
 
     /// Starts a batch run; `trigger` says who asked (`manual`, `schedule`, `http`).
-    pub async fn start_batch_run(&self, _r: BatchRequest, _trigger: &str) -> Result<BatchRun> {
-        later()
+    pub async fn start_batch_run(&self, request: BatchRequest, trigger: &str) -> Result<BatchRun> {
+        runs::start(&self.inner, request, trigger).await
     }
 
     /// A batch run by id.
     #[must_use]
-    pub fn batch_run(&self, _id: &str) -> Option<BatchRun> {
-        None
+    pub fn batch_run(&self, id: &str) -> Option<BatchRun> {
+        self.inner.runs.get(id)
     }
 
     /// What the platform holds and how it fares.
     pub fn status(&self) -> Result<Status> {
-        later()
+        Ok(status::of(&self.inner))
+    }
+}
+
+impl Inner {
+    /// Starts what runs in the background and restores the views.
+    async fn start(self: &Arc<Self>) -> Result<()> {
+        for info in self.streams.all() {
+            self.lake.create(&info.table()).await?;
+        }
+        views::restore(self).await?;
+        let runtime = self.runtime.handle()?;
+        *self.tasks.lock() = vec![
+            runtime.spawn(archiver::run(Arc::clone(self))),
+            runtime.spawn(views::checkpoints(Arc::clone(self))),
+            runtime.spawn(runs::schedules(Arc::clone(self))),
+        ];
+        self.ready.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Runs a task on the query threads until it ends or the platform is dropped.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        self.runtime.handle()?.spawn(task);
+        Ok(())
+    }
+
+    /// Waits until a commit is visible in every running view.
+    pub async fn wait_visible(&self, lsn: Lsn) -> Result<()> {
+        let limit = Duration::from_millis(self.settings.read_wait_ms);
+        match tokio::time::timeout(limit, self.driver.wait(lsn)).await {
+            Ok(done) => Ok(done?),
+            Err(_) => {
+                let at = self.driver.snapshot().lsn;
+                let message = format!("LSN {lsn} is not visible yet; the views stand at {at}");
+                Err(Error::new(Code::Unavailable, message).hint("try again, or raise read_wait_ms"))
+            }
+        }
+    }
+
+    /// The names that live views keep files under.
+    pub fn live_views(&self) -> BTreeSet<(String, u32)> {
+        let definitions = self.definitions.read();
+        definitions.views.values().map(|v| (v.name.clone(), v.version)).collect()
     }
 }

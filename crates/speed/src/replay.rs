@@ -164,7 +164,11 @@ async fn from_log(history: &History, mut view: Attached, to: Lsn) -> Result<Atta
     let (log, streams) = (Arc::clone(&history.log), history.streams.clone());
     tokio::task::spawn_blocking(move || {
         while view.lsn < to {
-            catch_up(&*log, &streams, &mut view, to)?;
+            match catch_up(&*log, &streams, &mut view, to) {
+                // The archiver was faster: the caller goes on from the lake.
+                Err(Error::Log(kaplan_log::Error::Trimmed { .. })) => break,
+                other => other?,
+            }
         }
         Ok(view)
     })

@@ -4,7 +4,7 @@
 
 use kaplan_base::{Lsn, StreamId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All definitions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Catalog {
     pub views: BTreeMap<String, ViewDef>,
     /// The next free stream id and view version; never reused.
     pub next_id: u32,
+    /// The numbers of dropped streams, whose rows may still be in the log.
+    pub dropped: BTreeSet<StreamId>,
 }
 
 /// A stream (append-only) or a table.

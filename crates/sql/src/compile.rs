@@ -8,6 +8,7 @@
 
 use crate::lower::{self, Lowering};
 use crate::planner::{StreamTable, output_schema};
+use crate::rewrite;
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
@@ -67,7 +68,8 @@ pub struct CompiledView {
     pub tail: Option<LogicalPlan>,
     /// What the circuit reads.
     pub sources: Vec<SourceInfo>,
-    /// Whether batch runs and the circuit can share the view by partial states.
+    /// Whether the core of a range of commits can be computed alone and put together with others:
+    /// partial states or rows over append-only streams, without state below.
     pub mergeable: bool,
     /// Whether the core's rows are the same bits however they are computed (no floating sums, no
     /// approximate functions).
@@ -82,6 +84,9 @@ impl CompiledView {
         let cut = find_cut(&optimized)?;
         let core_plan = cut.unwrap_or_else(|| optimized.clone());
         let tail = (core_plan != optimized).then(|| replace(&optimized, &core_plan)).transpose()?;
+        if let Some(tail) = &tail {
+            refuse_subqueries(tail)?;
+        }
         let lowering = Lowering::new(&core_plan)?;
         let (core, core_schema) = match lowering.states() {
             Some(spec) => {
@@ -93,7 +98,7 @@ impl CompiledView {
             }
             None => (Core::Rows(core_plan.clone()), output_schema(&core_plan)),
         };
-        let mergeable = matches!(core, Core::States { .. }) && !lowering.stateful_below();
+        let mergeable = lowering.insert_only() && !lowering.stateful_below();
         Ok(Self {
             name: name.into(),
             schema: output_schema(&optimized),
@@ -241,6 +246,24 @@ fn find_cut(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     Ok(lowest.map(|at| chain[at + 1].clone()))
 }
 
+/// A tail reads the merged core and nothing else.
+fn refuse_subqueries(tail: &LogicalPlan) -> Result<()> {
+    let mut found = false;
+    tail.apply(|node| {
+        node.apply_expressions(|e| {
+            found |= lower::contains_subquery(e);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    if found {
+        return Err(Error::unsupported(
+            "a subquery in an expression (IN, EXISTS or a scalar subquery)",
+            "write it as a join",
+        ));
+    }
+    Ok(())
+}
+
 /// The plan with one of its nodes replaced by a scan of [`CORE_TABLE`] that has the same columns.
 fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
     let schema = output_schema(node);
@@ -270,7 +293,8 @@ fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
         }
         Ok::<_, DataFusionError>(Transformed::no(n))
     })?;
-    Ok(plan.data)
+    // The core's columns are nullable; whatever stands above must not think otherwise.
+    Ok(plan.data.transform_up(rewrite::fresh_schema)?.data)
 }
 
 /// Whether all paths compute the same bits: no floating-point result of an aggregate anywhere and

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod compile;
 pub mod dialect;
 mod error;
+mod extremes;
 pub mod lower;
 pub mod planner;
 mod rewrite;

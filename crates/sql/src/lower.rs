@@ -80,7 +80,7 @@ impl Lowering {
         };
         if sources.is_empty() {
             return Err(Error::unsupported(
-                "a query that reads no stream",
+                "a query that reads no stream, or whose condition is never true,",
                 "name at least one stream, table or view after FROM",
             ));
         }
@@ -150,6 +150,10 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
                 .collect::<Result<Vec<_>>>()?;
             Ok(Box::new(Union { inputs, schema: arrow_schema(plan) }))
         }
+        // What is left of WHERE false.
+        LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => {
+            Ok(Box::new(Union { inputs: Vec::new(), schema: arrow_schema(plan) }))
+        }
         LogicalPlan::Unnest(unnest) => lower_unnest(plan, unnest, sources),
         LogicalPlan::Join(join) => lower_join(plan, join, sources),
         LogicalPlan::Aggregate(aggregate) => {
@@ -199,7 +203,8 @@ fn source(scan: &logical::TableScan, sources: &mut Vec<SourceInfo>) -> Result<Bo
         Some(columns) => columns.clone(),
         None => (0..stream.schema.fields().len()).collect(),
     };
-    let schema: SchemaRef = Arc::new(stream.schema.project(&columns).map_err(kaplan_circuit::Error::from)?);
+    let schema = stream.schema.project(&columns).map_err(kaplan_circuit::Error::from)?;
+    let schema = nullable(&Arc::new(schema));
     let index = sources.len();
     sources.push(SourceInfo {
         stream: stream.name.clone(),
@@ -288,7 +293,8 @@ fn canonical_groups(
     aggregate: &logical::Aggregate,
 ) -> Result<SchemaRef> {
     let empty = RecordBatch::new_empty(SchemaRef::clone(input));
-    let mut fields: Vec<_> = aggregate.schema.as_arrow().fields().iter().cloned().collect();
+    let schema = nullable(aggregate.schema.inner());
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
     for (field, expr) in fields.iter_mut().zip(group) {
         let value = expr.evaluate(&empty)?.into_array(0)?;
         if let arrow::datatypes::DataType::Dictionary(_, inner) = value.data_type() {
@@ -322,8 +328,14 @@ fn check_aggregate(expr: &Expr) -> Result<()> {
     Ok(())
 }
 
+/// A plan's columns, all nullable, as [`crate::planner::output_schema`] has them.
 fn arrow_schema(plan: &LogicalPlan) -> SchemaRef {
-    SchemaRef::clone(plan.schema().inner())
+    nullable(plan.schema().inner())
+}
+
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn physical(exprs: &[Expr], schema: &DFSchemaRef) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
@@ -341,7 +353,7 @@ fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>
     Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &context)?)
 }
 
-fn contains_subquery(expr: &Expr) -> bool {
+pub(crate) fn contains_subquery(expr: &Expr) -> bool {
     use datafusion::common::tree_node::TreeNode;
     expr.exists(|e| {
         Ok(matches!(

@@ -13,7 +13,7 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, Session, TableProvider,
 };
-use datafusion::common::{DataFusionError, plan_err};
+use datafusion::common::{DFSchema, DataFusionError, plan_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
@@ -22,12 +22,14 @@ use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::eliminate_join::EliminateJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as PlannedStatement;
@@ -153,6 +155,13 @@ impl Planner {
         Ok(state.statement_to_plan(PlannedStatement::Statement(Box::new(statement))).await?)
     }
 
+    /// Compiles a condition over the columns of a stream, such as that of a `CHECK`.
+    pub fn condition(&self, sql: &str, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
+        let columns = DFSchema::try_from(SchemaRef::clone(schema))?;
+        let expr = self.base.create_logical_expr(sql, &columns)?;
+        Ok(self.base.create_physical_expr(expr, &columns)?)
+    }
+
     /// Plans and cuts a view's query.
     pub async fn compile(
         &self,
@@ -209,7 +218,9 @@ fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(ReplaceDistinctWithAggregate::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
+        // Both before PushDownFilter, which would push `false` below a global aggregate.
         Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateJoin::new()),
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(PushDownFilter::new()),
         Arc::new(CommonSubexprEliminate::new()),
@@ -218,13 +229,14 @@ fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(optimizer.optimize(plan, &OptimizerContext::new(), |_, _| {})?)
 }
 
-/// The columns of a plan as an Arrow schema with plain names.
+/// The columns of a plan as an Arrow schema with plain names. All are nullable: optimizer rules keep
+/// that flag only roughly, and nothing here depends on it.
 pub(crate) fn output_schema(plan: &LogicalPlan) -> SchemaRef {
     let fields: Vec<_> = plan
         .schema()
         .fields()
         .iter()
-        .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
+        .map(|f| Field::new(f.name(), f.data_type().clone(), true))
         .collect();
     Arc::new(Schema::new(fields))
 }

@@ -3,28 +3,165 @@
 //!
 //! - functions whose answer depends on when or how often they are called are refused;
 //! - expressions that would fail on single rows give NULL instead: division by zero, casts of text;
-//! - where order decides which rows there are (`LIMIT`), the whole row is the last tie-break.
+//! - where order decides which rows there are (`LIMIT`), the whole row is the last tie-break;
+//! - floats have one form where they are keys of groups, and one order under `min` and `max`.
 
+use crate::extremes::extreme;
 use crate::{Error, Result};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::context::SessionState;
 use datafusion::functions::core::expr_fn::nullif;
+use datafusion::functions::math::expr_fn::nanvl;
 use datafusion::logical_expr::expr::Sort as SortExpr;
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Expr, ExprSchemable, Limit, LogicalPlan, Operator, Sort, TryCast, Volatility,
+    Aggregate, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, Limit, LogicalPlan, Operator,
+    Projection, Sort, TryCast, Union, Volatility, lit, when,
 };
 use datafusion::scalar::ScalarValue;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// `date_trunc` by calendar fails outside of what nanoseconds reach; there it gives NULL. From 1678 ..
+const FIRST_TRUNCATED_US: i64 = -9_214_560_000_000_000;
+/// .. to 2262.
+const LAST_TRUNCATED_US: i64 = 9_214_646_400_000_000;
 
 /// Analyzes the plan (names, types) and brings it to the stable form.
 pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
-    let analyzed =
-        state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    // Twice: analyzing brings in casts of its own, where dates meet timestamps.
+    let mut analyzed = plan;
+    for _ in 0..2 {
+        analyzed = analyzed.transform_up_with_subqueries(microseconds)?.data;
+        analyzed =
+            state.analyzer().execute_and_check(analyzed, state.config_options(), |_, _| {})?;
+    }
     refuse_volatile(&analyzed)?;
     let total = analyzed.transform_up_with_subqueries(total_node)?.data;
-    Ok(total.transform_up_with_subqueries(break_ties)?.data.recompute_schema()?)
+    let total = total.transform_up_with_subqueries(one_form_of_keys)?.data;
+    let total = total.transform_up_with_subqueries(break_ties)?.data;
+    let plan = total.transform_up_with_subqueries(fresh_schema)?.data;
+    refuse_equal_names(&plan)?;
+    Ok(plan)
+}
+
+/// Timestamps are microseconds, as columns are. DataFusion's own choice, nanoseconds, ends in 2262
+/// and would lose `9999-12-31`.
+fn microseconds(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let plan = plan.map_expressions(|expr| {
+        let name = expr.schema_name().to_string();
+        Ok(named_before(expr.transform_up(microsecond_cast)?, name))
+    })?;
+    let plan = plan.data;
+    let plan = match plan {
+        LogicalPlan::Union(union) => {
+            LogicalPlan::Union(Union::try_new_with_loose_types(union.inputs)?)
+        }
+        other => other.recompute_schema()?,
+    };
+    Ok(Transformed::yes(plan))
+}
+
+fn microsecond_cast(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
+    let micros = |field: &FieldRef| match field.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+            Some(Arc::new(field.as_ref().clone().with_data_type(data_type)))
+        }
+        _ => None,
+    };
+    Ok(match expr {
+        Expr::Cast(Cast { expr, field }) => match micros(&field) {
+            Some(field) => Transformed::yes(Expr::Cast(Cast { expr, field })),
+            None => Transformed::no(Expr::Cast(Cast { expr, field })),
+        },
+        Expr::TryCast(TryCast { expr, field }) => match micros(&field) {
+            Some(field) => Transformed::yes(Expr::TryCast(TryCast { expr, field })),
+            None => Transformed::no(Expr::TryCast(TryCast { expr, field })),
+        },
+        other => Transformed::no(other),
+    })
+}
+
+/// Expressions that give NULL where they failed before make columns nullable, all the way up.
+pub fn fresh_schema(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let plan = match plan {
+        LogicalPlan::Union(union) => LogicalPlan::Union(Union::try_new(union.inputs)?),
+        other => other.recompute_schema()?,
+    };
+    Ok(Transformed::yes(plan))
+}
+
+/// DataFusion names `CAST(a AS ..)` just `a`: a plan above cannot tell the two apart.
+fn refuse_equal_names(plan: &LogicalPlan) -> Result<()> {
+    let mut twice = None;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            let mut seen = BTreeSet::new();
+            for (qualifier, field) in aggregate.schema.iter() {
+                let name = match qualifier {
+                    Some(qualifier) => format!("{qualifier}.{}", field.name()),
+                    None => field.name().clone(),
+                };
+                if !seen.insert(name.clone()) {
+                    twice = Some(name);
+                }
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match twice {
+        Some(name) => Err(Error::unsupported(
+            format!("GROUP BY both {name} and a cast of it"),
+            "leave the cast out of GROUP BY, or name it in a subquery: (SELECT CAST(..) AS other ..)",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// -0.0 and 0.0 are one key, and so are all NaN, whichever row comes first.
+fn one_form_of_keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => {
+            let schema = aggregate.input.schema();
+            let mut group = Vec::with_capacity(aggregate.group_expr.len());
+            for expr in aggregate.group_expr {
+                group.push(one_form(expr, schema)?);
+            }
+            let plan = Aggregate::try_new(aggregate.input, group, aggregate.aggr_expr)?;
+            Ok(Transformed::yes(LogicalPlan::Aggregate(plan)))
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            let schema = Arc::clone(input.schema());
+            let mut columns = Vec::with_capacity(schema.fields().len());
+            for column in schema.columns() {
+                columns.push(one_form(Expr::Column(column), &schema)?);
+            }
+            let input = if columns.iter().all(|c| matches!(c, Expr::Column(_))) {
+                input
+            } else {
+                Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?))
+            };
+            Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::All(input))))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// The expression with one zero and one NaN, under the name that it had.
+fn one_form(expr: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
+    if matches!(expr, Expr::GroupingSet(_)) {
+        return Ok(expr);
+    }
+    let data_type = expr.get_type(schema)?;
+    let (zero, nan) = match data_type {
+        DataType::Float64 => (lit(0.0_f64), lit(f64::NAN)),
+        DataType::Float32 => (lit(0.0_f32), lit(f32::NAN)),
+        _ => return Ok(expr),
+    };
+    let (qualifier, name) = expr.qualified_name();
+    Ok(nanvl(expr.unalias() + zero, nan).alias_qualified(qualifier, name))
 }
 
 fn refuse_volatile(plan: &LogicalPlan) -> Result<()> {
@@ -61,19 +198,14 @@ fn total_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionE
     }
     plan.map_expressions(|expr| {
         let name = expr.schema_name().to_string();
-        let is_output = !matches!(expr, Expr::Alias(_) | Expr::Column(_));
-        let rewritten = expr.transform_up(|e| total_expression(e, &schema))?;
-        if rewritten.transformed && is_output && rewritten.data.schema_name().to_string() != name {
-            // The column keeps the name that the query gave it.
-            return Ok(rewritten.update_data(|e| rename_output(e, name)));
-        }
-        Ok(rewritten)
+        Ok(named_before(expr.transform_up(|e| total_expression(e, &schema))?, name))
     })
 }
 
-/// An alias where the node's expressions name its columns; sort keys and the like have no name.
-fn rename_output(expr: Expr, name: String) -> Expr {
-    expr.alias(name)
+/// The rewritten expression under the name that its column had; what stands above uses that name.
+fn named_before(rewritten: Transformed<Expr>, name: String) -> Transformed<Expr> {
+    let keeps = !rewritten.transformed || rewritten.data.schema_name().to_string() == name;
+    if keeps { rewritten } else { rewritten.update_data(|e| e.alias(name)) }
 }
 
 fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
@@ -91,7 +223,46 @@ fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         Expr::Cast(Cast { expr, field }) if may_fail(&expr.get_type(schema)?, field.data_type()) => {
             Ok(Transformed::yes(Expr::TryCast(TryCast { expr, field })))
         }
+        Expr::ScalarFunction(mut call)
+            if call.func.name() == "date_trunc" && call.args.len() == 2 =>
+        {
+            let DataType::Timestamp(TimeUnit::Microsecond, zone) = call.args[1].get_type(schema)?
+            else {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            };
+            if truncates_everywhere(&call.args[0], zone.is_some()) {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            }
+            let at = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), zone.clone()));
+            let time = call.args[1].clone();
+            let known = time.clone().gt_eq(at(FIRST_TRUNCATED_US));
+            let known = known.and(time.clone().lt(at(LAST_TRUNCATED_US)));
+            call.args[1] = when(known, time).end()?;
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        Expr::AggregateFunction(mut call)
+            if matches!(call.func.name(), "min" | "max")
+                && call.params.args.len() == 1
+                && matches!(
+                    call.params.args[0].get_type(schema)?,
+                    DataType::Float64 | DataType::Float32
+                ) =>
+        {
+            call.func = Arc::new(extreme(call.func.name() == "max"));
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
+        }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Whether `date_trunc` computes by plain arithmetic, which cannot fail.
+fn truncates_everywhere(unit: &Expr, zoned: bool) -> bool {
+    let Expr::Literal(unit, _) = unit else { return false };
+    let unit = unit.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
+    match unit.as_str() {
+        "microsecond" | "millisecond" | "second" | "minute" => true,
+        "hour" | "day" => !zoned,
+        _ => false,
     }
 }
 
@@ -119,7 +290,9 @@ fn may_fail(from: &DataType, to: &DataType) -> bool {
         && from.primitive_width() > to.primitive_width();
     let from_float = from.is_floating() && (to.is_integer() || to.is_decimal());
     let to_decimal = from.is_numeric() && to.is_decimal();
-    (text && !to_text) || narrowing || from_float || to_decimal
+    let to_nanoseconds =
+        from.is_temporal() && matches!(to, DataType::Timestamp(TimeUnit::Nanosecond, _));
+    (text && !to_text) || narrowing || from_float || to_decimal || to_nanoseconds
 }
 
 /// A `LIMIT` keeps rows by a total order: the query's, then all columns.

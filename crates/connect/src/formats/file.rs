@@ -46,7 +46,16 @@ impl Iterator for FileRows {
 /// Opens a file whose extension names its format; the batches have exactly `schema` and at most
 /// `batch_rows` rows (of Arrow IPC: as many as were written together). After an error it ends.
 pub fn open(path: &Path, schema: &SchemaRef, batch_rows: usize) -> Result<FileRows, DecodeError> {
-    let format = format_of(path)?;
+    open_as(format_of(path)?, path, schema, batch_rows)
+}
+
+/// Like [`open`], for a file whose format is known otherwise.
+pub fn open_as(
+    format: Format,
+    path: &Path,
+    schema: &SchemaRef,
+    batch_rows: usize,
+) -> Result<FileRows, DecodeError> {
     let file = open_file(path)?;
     let total_bytes = file.metadata().map_or(0, |m| m.len());
     let total_rows = match format {

@@ -1,5 +1,7 @@
 //! What the decoders accept, what they refuse and how they say it, and that no bytes harm them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod files;
 mod mutation;
 mod refusals;

@@ -59,7 +59,7 @@ async fn a_row_beyond_the_claimed_position_is_refused() {
     lake.create(&spec).await.unwrap();
     let refused = lake.append(&spec, vec![rows(&spec, 1..=5)], lsn(4)).await;
     assert!(matches!(refused, Err(Error::Beyond { lsn: 5, through: Lsn(4), .. })), "{refused:?}");
-    assert_eq!(lsns(&lake, &spec).await, range(1..=0));
+    assert!(lsns(&lake, &spec).await.is_empty());
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_stream_created_again_starts_empty() {
     lake.drop_table(&old).await.unwrap();
     assert!(matches!(lake.table(&old).await, Err(Error::Missing { .. })));
     lake.create(&new).await.unwrap();
-    assert_eq!(lsns(&lake, &new).await, range(1..=0));
+    assert!(lsns(&lake, &new).await.is_empty());
     // A repeated drop of the old stream leaves the new one alone.
     lake.drop_table(&old).await.unwrap();
     lake.append(&new, vec![rows(&new, 6..=7)], lsn(7)).await.unwrap();
@@ -193,7 +193,7 @@ async fn an_interrupted_drop_is_completed_by_creation() {
 
     let restarted = fixture.open().await;
     restarted.create(&new).await.unwrap();
-    assert_eq!(lsns(&restarted, &new).await, range(1..=0));
+    assert!(lsns(&restarted, &new).await.is_empty());
     assert_eq!(restarted.archived(&new).await.unwrap(), Lsn::ZERO);
 }
 

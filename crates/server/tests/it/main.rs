@@ -1,10 +1,11 @@
 //! The wires in front of a real platform in a temporary directory: what clients send, and what they
 //! are told when it is wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod http_errors;
 mod http_reads;
 mod postgres;
-mod scratch;
 mod wire;
 
 use kaplan_base::SystemClock;
@@ -25,7 +26,7 @@ struct Running {
     stop: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
     platform: Platform,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// A server on free ports, with one stream that requires an id.
@@ -55,7 +56,7 @@ async fn start_with(options: Options) -> Running {
         stop: Some(stop),
         served,
         platform,
-        _directory: directory,
+        directory,
     };
     running
         .sql(
@@ -98,6 +99,7 @@ impl Running {
         let _ = self.stop.take().unwrap().send(());
         (&mut self.served).await.unwrap();
         self.platform.close().await.unwrap();
+        self.directory.close().unwrap();
     }
 }
 

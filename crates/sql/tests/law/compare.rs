@@ -2,7 +2,7 @@
 //! differ by the rounding of their sums; -0.0 equals 0.0 and NaN equals NaN.
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -36,15 +36,13 @@ pub fn difference(expected: &[RecordBatch], found: &[RecordBatch]) -> Option<Str
     Some(format!("{total} differing rows\n{}", lines.join("\n")))
 }
 
-/// Whether both have columns of the same types.
-pub fn same_types(expected: &[RecordBatch], found: &[RecordBatch]) -> Option<String> {
-    let types = |batches: &[RecordBatch]| -> Option<Vec<DataType>> {
-        Some(batches.first()?.schema().fields().iter().map(|f| f.data_type().clone()).collect())
+/// How the columns' types differ from what the view promises, if they do.
+pub fn same_types(expected: &SchemaRef, found: &[RecordBatch]) -> Option<String> {
+    let types = |schema: &SchemaRef| -> Vec<DataType> {
+        schema.fields().iter().map(|f| f.data_type().clone()).collect()
     };
-    match (types(expected), types(found)) {
-        (Some(e), Some(f)) if e != f => Some(format!("types {e:?} became {f:?}")),
-        _ => None,
-    }
+    let (expected, found) = (types(expected), types(&found.first()?.schema()));
+    (expected != found).then(|| format!("types {expected:?} became {found:?}"))
 }
 
 /// Rows grouped by their exact columns.

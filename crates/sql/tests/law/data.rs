@@ -84,7 +84,7 @@ impl Table {
     }
 }
 
-const TYPES: [(&str, Class); 10] = [
+const TYPES: [(&str, Class); 11] = [
     ("smallint", Class::Int),
     ("integer", Class::Int),
     ("bigint", Class::Int),
@@ -95,14 +95,15 @@ const TYPES: [(&str, Class); 10] = [
     ("date", Class::Date),
     ("timestamp", Class::Timestamp),
     ("timestamptz", Class::Timestamptz),
+    ("real", Class::Float),
 ];
 
-/// One to three relations of two to six columns.
+/// One to three relations of two to eight columns.
 pub fn tables(rng: &mut ChaCha8Rng) -> Vec<Table> {
     let count = rng.random_range(1..=3);
     (0..count)
         .map(|t| {
-            let width = rng.random_range(2..=6);
+            let width = rng.random_range(2..=8);
             let mut columns: Vec<_> = (0..width).map(|c| column(rng, c)).collect();
             // Most relations have something to group by and something to put into windows.
             if rng.random_bool(0.7) {
@@ -174,14 +175,14 @@ pub fn value(rng: &mut ChaCha8Rng, column: &Column, exact: bool) -> ScalarValue 
         let exactly = [-0.0, 0.0, 1.5, -2.25, 0.5, 3.0, f64::NAN];
         let widely = [0.1, 0.2, 0.3, -0.7, 100.7, -0.0, 1e-3, f64::NAN];
         let pool = if exact { &exactly[..] } else { &widely[..] };
-        return ScalarValue::Float64(pool.choose(rng).copied());
+        return ScalarValue::Float64(pool.choose(rng).copied()).cast_to(&data_type).unwrap();
     }
     let pool: &[&str] = match column.class {
         Class::Int => &["-2", "-1", "0", "1", "1", "2", "7", "30000"],
         Class::Decimal => &["-1.50", "0.00", "0.10", "2.25", "99.99"],
         Class::Text => &["", "a", "A", "ab", "12", "-3", "1.5", "x y", "ß", " 7", "2020-01-02"],
         Class::Bool => &["true", "false"],
-        Class::Date => &["1969-12-31", "1970-01-01", "2024-02-29", "2024-03-01", "1900-01-01"],
+        Class::Date => &["1969-12-31", "1970-01-01", "2024-02-29", "2024-03-01", "1900-01-01", "9999-12-31"],
         _ => &[
             "1969-12-31T23:59:59.999999",
             "1970-01-01T00:00:00",
@@ -189,6 +190,8 @@ pub fn value(rng: &mut ChaCha8Rng, column: &Column, exact: bool) -> ScalarValue 
             "2024-02-29T10:30:00.5",
             "2024-02-29T11:59:59",
             "1950-06-01T00:00:01",
+            "9999-12-31T23:59:59",
+            "0001-01-01T00:00:00",
         ],
     };
     let text = ScalarValue::Utf8(pool.choose(rng).map(|s| (*s).to_string()));

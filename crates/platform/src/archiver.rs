@@ -1,0 +1,158 @@
+//! The archiver: moves the log's tail into the lake, one Delta transaction a stream, and then lets
+//! the log go.
+//!
+//! Order matters: rows are durable in every table before the progress is written, and the progress
+//! is durable before the log is trimmed. A crash in between repeats work, and the tables' app
+//! transactions drop what is there already.
+
+use crate::platform::Inner;
+use crate::{Code, Error, Result};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use kaplan_base::{Lsn, StreamId};
+use kaplan_circuit::decode_delta;
+use kaplan_lake::{Producer, system_schema};
+use kaplan_log::Commit;
+use kaplan_speed::StreamInfo;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of the log that one Delta transaction takes at most.
+const CHUNK_BYTES: usize = 64 << 20;
+/// How often the size of the tail is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// A table is compacted after this many appends.
+const APPENDS_PER_COMPACTION: u64 = 16;
+
+/// Archives until the platform stops: on request, by time, and when the tail grows large.
+pub async fn run(inner: Arc<Inner>) {
+    let mut stop = inner.stop.subscribe();
+    let interval = Duration::from_millis(inner.settings.archive_interval_ms.max(1));
+    let mut last = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = inner.archive_now.notified() => {}
+            () = tokio::time::sleep(TICK.min(interval)) => {
+                let pending = inner.backlog_bytes();
+                inner.sequencer.set_backlog_bytes(pending);
+                if last.elapsed() < interval && pending < inner.settings.archive_bytes {
+                    continue;
+                }
+            }
+        }
+        last = tokio::time::Instant::now();
+        if let Err(error) = archive(&inner).await {
+            tracing::error!(%error, "archiving failed; the log keeps the rows");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        inner.sequencer.set_backlog_bytes(inner.backlog_bytes());
+    }
+}
+
+/// Archives everything up to the log's head of this moment.
+pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
+    let mut progress = inner.progress.lock().await;
+    let target = inner.log.head();
+    while progress.archived_through < target {
+        let log = Arc::clone(&inner.log);
+        let after = progress.archived_through;
+        let mut commits = blocking(move || Ok(log.read(after, CHUNK_BYTES)?)).await?;
+        commits.retain(|c| c.lsn <= target);
+        let Some(last) = commits.last() else { break };
+        let (through, time_us) = (last.lsn, last.time_us);
+        let mut next = progress.clone();
+        for (info, rows, count) in lake_rows(inner, &commits)? {
+            inner.lake.append(&info.table(), rows, through).await?;
+            *next.rows.entry(info.id).or_default() += count;
+            compact_now_and_then(inner, &info).await;
+        }
+        (next.archived_through, next.time_us) = (through, time_us);
+        // A watermark only rises, and what the log still holds raises it again after a restart.
+        for (id, counters) in inner.sequencer.counters() {
+            if let Some(us) = counters.watermark_us {
+                next.watermarks.insert(id, us);
+            }
+        }
+        for (id, (sequence, lsn)) in inner.sequencer.producers(through) {
+            next.producers.insert(id, Producer { sequence, lsn });
+        }
+        inner.lake.set_progress(&next).await?;
+        *progress = next;
+        inner.archived.send_replace(through);
+        let log = Arc::clone(&inner.log);
+        blocking(move || Ok(log.trim(through)?)).await?;
+    }
+    Ok(progress.archived_through)
+}
+
+/// Runs blocking work off the async threads.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::new(Code::Internal, "a background task was lost"))?
+}
+
+type StreamRows = (StreamInfo, Vec<RecordBatch>, u64);
+
+/// The commits' rows by stream, with their system columns.
+fn lake_rows(inner: &Inner, commits: &[Commit]) -> Result<Vec<StreamRows>> {
+    let mut streams: BTreeMap<StreamId, StreamRows> = BTreeMap::new();
+    for commit in commits {
+        for write in &commit.writes {
+            let Some(info) = inner.streams.get(write.stream) else {
+                let message = format!("commit {} is for an unknown stream", commit.lsn);
+                return Err(Error::new(Code::Corrupted, message));
+            };
+            if info.dropped {
+                continue;
+            }
+            let delta = decode_delta(&info.schema, &write.payload)?;
+            let entry = streams.entry(info.id).or_insert_with(|| (info.clone(), Vec::new(), 0));
+            entry.2 += delta.len() as u64;
+            let weights = (!info.append_only).then(|| match &delta.weights {
+                Some(w) => w.clone(),
+                None => Int64Array::from_value(1, delta.len()),
+            });
+            entry.1.push(with_system(&info, &delta.rows, weights, commit, write.watermark_us)?);
+        }
+    }
+    Ok(streams.into_values().collect())
+}
+
+fn with_system(
+    info: &StreamInfo,
+    rows: &RecordBatch,
+    weights: Option<Int64Array>,
+    commit: &Commit,
+    watermark_us: Option<i64>,
+) -> Result<RecordBatch> {
+    let n = rows.num_rows();
+    let time = |us: Option<i64>| {
+        let column: TimestampMicrosecondArray = std::iter::repeat_n(us, n).collect();
+        Arc::new(column.with_timezone("UTC")) as ArrayRef
+    };
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from_value(commit.lsn.to_i64(), n)));
+    columns.push(Arc::new(Int32Array::from_iter_values(0..n as i32)));
+    columns.push(time(Some(commit.time_us)));
+    columns.push(time(watermark_us));
+    if let Some(weights) = weights {
+        columns.push(Arc::new(weights));
+    }
+    Ok(RecordBatch::try_new(system_schema(&info.schema, !info.append_only), columns)?)
+}
+
+async fn compact_now_and_then(inner: &Inner, info: &StreamInfo) {
+    let due = {
+        let mut appends = inner.appends.lock();
+        let count = appends.entry(info.id).or_default();
+        *count += 1;
+        *count % APPENDS_PER_COMPACTION == 0
+    };
+    if due && let Err(error) = inner.lake.compact(&info.table(), inner.settings.compact_bytes).await {
+        tracing::warn!(%error, stream = info.name, "compaction put off");
+    }
+}

@@ -1,0 +1,238 @@
+//! Reads: every query sees all views and streams at one LSN, which is not before the last commit
+//! that was durable when the query came.
+
+use crate::archiver::blocking;
+use crate::platform::Inner;
+use crate::views::Phase;
+use crate::{Code, Error, Layer, Result, RowSet, Session, ViewRead};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::context::{SessionContext, SessionState};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{ident, lit};
+use datafusion::sql::sqlparser::ast::Query;
+use kaplan_base::Lsn;
+use kaplan_lake::relation;
+use kaplan_serving::ServedView;
+use kaplan_speed::{Snapshot, replay};
+use kaplan_sql::dialect;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How often a read looks for a snapshot in which batch and speed meet.
+const GAP_TRIES: usize = 100;
+
+/// A table of a query with the schema that it stands in.
+type Table = (Option<String>, String, Arc<dyn TableProvider>);
+
+impl Inner {
+    /// A snapshot that has every commit that is durable now.
+    pub async fn fresh_snapshot(&self, session: &Session) -> Result<Arc<Snapshot>> {
+        let mut target = self.log.head().max(session.last_write);
+        if let Some(at) = session.variables.get("kaplan.read_at") {
+            let lsn = at.parse().map_err(|_| {
+                Error::new(Code::InvalidInput, format!("kaplan.read_at: {at} is not an LSN"))
+            })?;
+            target = target.max(Lsn(lsn));
+        }
+        self.wait_visible(target).await?;
+        Ok(self.driver.snapshot())
+    }
+
+    /// A view at the snapshot's LSN.
+    pub fn served(
+        &self,
+        snapshot: &Snapshot,
+        name: &str,
+        layer: Layer,
+    ) -> Result<ServedView> {
+        let entry = self.view(name)?;
+        let layer = match layer {
+            Layer::Served => kaplan_serving::Layer::Served,
+            Layer::Batch => kaplan_serving::Layer::Batch,
+            Layer::Speed => kaplan_serving::Layer::Speed,
+        };
+        if !entry.is_lambda() && layer != kaplan_serving::Layer::Served {
+            let layer = if layer == kaplan_serving::Layer::Batch { "batch" } else { "speed" };
+            return Err(kaplan_serving::Error::NoLayer { view: name.into(), layer }.into());
+        }
+        let Some(view) = snapshot.views.get(name) else {
+            let rows = entry.progress.rows.load(Ordering::Relaxed);
+            return Err(match &*entry.phase.lock() {
+                Phase::Failed(reason) => {
+                    let message = format!("view {name} could not be built: {reason}");
+                    Error::new(Code::NotReady, message)
+                        .hint(format!("try again: REPLAY MATERIALIZED VIEW {name}"))
+                }
+                _ => {
+                    let message = format!("view {name} is being replayed ({rows} rows so far)");
+                    Error::new(Code::NotReady, message).hint("try again in a moment")
+                }
+            });
+        };
+        let batch = self.batches.get(name, view.version);
+        Ok(ServedView::new(Arc::clone(view), batch, layer)?)
+    }
+
+    /// Like [`Inner::served`]; takes newer snapshots until batch and speed meet.
+    async fn tables(
+        &self,
+        session: &Session,
+        names: &[String],
+    ) -> Result<(Arc<Snapshot>, Vec<Table>)> {
+        let mut tries = 0;
+        loop {
+            let snapshot = self.fresh_snapshot(session).await?;
+            match self.tables_at(&snapshot, names).await {
+                Err(e) if e.code == Code::Unavailable && tries < GAP_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                other => return Ok((snapshot, other?)),
+            }
+        }
+    }
+
+    async fn tables_at(&self, snapshot: &Snapshot, names: &[String]) -> Result<Vec<Table>> {
+        let mut tables: Vec<Table> = Vec::new();
+        for name in names {
+            let (schema, plain) = match name.split_once('.') {
+                Some((schema, plain)) => (Some(schema), plain),
+                None => (None, name.as_str()),
+            };
+            let layer = match schema {
+                Some("batch") => Layer::Batch,
+                Some("speed") => Layer::Speed,
+                _ => Layer::Served,
+            };
+            let table: Arc<dyn TableProvider> = if self.views.read().contains_key(plain) {
+                Arc::new(self.served(snapshot, plain, layer)?.table())
+            } else if schema.is_some() {
+                return Err(self.view(plain).err().unwrap_or_else(|| {
+                    Error::new(Code::UnknownRelation, format!("there is no {name}"))
+                }));
+            } else {
+                match self.stream(plain) {
+                    Ok(_) => self.stream_at(plain, snapshot.lsn).await?,
+                    Err(error) => {
+                        let hint = error.hint.clone();
+                        let message = format!("there is no stream, table or view {plain}");
+                        let error = Error::new(error.code, message);
+                        return Err(match hint {
+                            Some(hint) => error.hint(hint),
+                            None => error,
+                        });
+                    }
+                }
+            };
+            tables.push((schema.map(str::to_string), plain.to_string(), table));
+        }
+        Ok(tables)
+    }
+
+    /// A stream's or table's rows at an LSN: the lake's, then the log's.
+    pub async fn stream_at(&self, name: &str, lsn: Lsn) -> Result<Arc<dyn TableProvider>> {
+        let missing = || Error::new(Code::UnknownRelation, format!("there is no stream {name}"));
+        let info = self.streams.named(name).ok_or_else(missing)?;
+        loop {
+            let archived = (*self.archived.borrow()).min(lsn);
+            let (log, streams, stream) =
+                (Arc::clone(&self.log), self.streams.clone(), name.to_string());
+            let tail = blocking(move || {
+                Ok(replay::tail(&*log, &streams, &stream, archived, lsn)
+                    .map_err(|e| match e {
+                        kaplan_speed::Error::Log(kaplan_log::Error::Trimmed { .. }) => None,
+                        other => Some(Error::from(other)),
+                    }))
+            })
+            .await?;
+            match tail {
+                Ok(tail) => {
+                    let range = (Lsn::ZERO, archived);
+                    let spec = info.table();
+                    return Ok(relation(&self.lake, &self.session, &spec, range, tail).await?);
+                }
+                // The archiver was faster: the lake has it by now.
+                Err(None) => tokio::task::yield_now().await,
+                Err(Some(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Plans a query over the relations that it names.
+pub(crate) async fn plan(
+    inner: &Inner,
+    session: &Session,
+    query: &Query,
+) -> Result<(Arc<Snapshot>, SessionState, LogicalPlan)> {
+    let names = dialect::relations(query);
+    let (snapshot, tables) = inner.tables(session, &names).await?;
+    let state = inner.planner.session(tables)?;
+    let plan = inner.planner.plan(&state, query).await?;
+    Ok((snapshot, state, plan))
+}
+
+/// Runs a query.
+pub(crate) async fn select(inner: &Inner, session: &Session, query: &Query) -> Result<RowSet> {
+    let (snapshot, state, plan) = plan(inner, session, query).await?;
+    let schema = schema_of(&plan);
+    let batches = inner.on_query_threads(collect(state, plan)).await?;
+    Ok(RowSet { schema, batches, lsn: snapshot.lsn })
+}
+
+/// The columns of a plan under their plain names.
+fn schema_of(plan: &LogicalPlan) -> SchemaRef {
+    SchemaRef::clone(plan.schema().inner())
+}
+
+/// Runs a plan to its end.
+pub(crate) async fn collect(state: SessionState, plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
+    let physical = state.create_physical_plan(&plan).await?;
+    let task = state.task_ctx();
+    Ok(datafusion::physical_plan::collect(physical, task).await?)
+}
+
+/// Reads one view without SQL.
+pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowSet> {
+    let mut session = Session::default();
+    session.last_write = read.at.unwrap_or_default();
+    let name = match read.layer {
+        Layer::Served => read.view.clone(),
+        Layer::Batch => format!("batch.{}", read.view),
+        Layer::Speed => format!("speed.{}", read.view),
+    };
+    let schema = SchemaRef::clone(&inner.view(&read.view)?.compiled.schema);
+    let (snapshot, tables) = inner.tables(&session, &[name]).await?;
+    let Some((_, _, table)) = tables.into_iter().next() else {
+        return Err(Error::new(Code::Internal, "a read without a table"));
+    };
+    let state = inner.planner.session(Vec::new())?;
+    let mut frame = SessionContext::new_with_state(state).read_table(table)?;
+    for (column, value) in &read.filters {
+        let Ok(field) = schema.field_with_name(column) else {
+            let columns: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let message = format!("view {} has no column {column}", read.view);
+            return Err(Error::new(Code::UnknownColumn, message)
+                .field(column)
+                .hint(format!("its columns are {}", columns.join(", "))));
+        };
+        let literal = datafusion::scalar::ScalarValue::try_from_string(
+            value.clone(),
+            field.data_type(),
+        )
+        .map_err(|_| {
+            let data_type = dialect::sql_type_name(field.data_type());
+            let message = format!("{column}: {value:?} is not a {data_type}");
+            Error::new(Code::InvalidValue, message).field(column)
+        })?;
+        frame = frame.filter(ident(column.as_str()).eq(lit(literal)))?;
+    }
+    if let Some(limit) = read.limit {
+        frame = frame.limit(0, Some(limit))?;
+    }
+    let (state, plan) = frame.into_parts();
+    let batches = inner.on_query_threads(collect(state, plan)).await?;
+    Ok(RowSet { schema, batches, lsn: snapshot.lsn })
+}

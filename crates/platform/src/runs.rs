@@ -1,0 +1,332 @@
+//! Batch runs: asked for by hand, over HTTP or by schedule; one at a time.
+//!
+//! A run cuts all its views at one LSN, waits until the lake has everything up to there, computes
+//! and publishes each view, and lets the speed layer go of what the batch view now covers.
+
+use crate::platform::Inner;
+use crate::views::ViewEntry;
+use crate::{BatchMode, BatchRequest, BatchRun, Code, Error, Result, RunState, catalog};
+use kaplan_base::Lsn;
+use kaplan_batch::compute::{self, Inputs};
+use kaplan_batch::{Published, Schedule};
+use kaplan_circuit::{Batch, Delta};
+use kaplan_sql::{Core, catalog as definitions};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs that are remembered.
+const HISTORY: usize = 1_000;
+/// A batch view of this many incremental pieces is merged into one.
+const PIECES: usize = 4;
+/// How often schedules are looked at.
+const SCHEDULE_TICK: Duration = Duration::from_millis(250);
+
+/// All runs, newest last, kept in one small file.
+pub(crate) struct Runs {
+    path: PathBuf,
+    runs: Mutex<Vec<(Option<String>, BatchRun)>>,
+    /// Held by the run at work.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Runs {
+    /// Reads the runs of earlier processes; those that were cut off have failed.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("runs.json");
+        let mut runs: Vec<(Option<String>, BatchRun)> = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(catalog::io(&path, &e)),
+        };
+        for (key, run) in &mut runs {
+            if run.state == RunState::Running {
+                run.state = RunState::Failed;
+                run.error = Some("the process ended before the run did".into());
+                // The same request may be made again.
+                *key = None;
+            }
+        }
+        Ok(Self { path, runs: Mutex::new(runs), turn: tokio::sync::Mutex::default() })
+    }
+
+    /// A run by id.
+    pub fn get(&self, id: &str) -> Option<BatchRun> {
+        self.runs.lock().iter().find(|(_, r)| r.id == id).map(|(_, r)| r.clone())
+    }
+
+    /// The last runs, newest first.
+    pub fn latest(&self, count: usize) -> Vec<BatchRun> {
+        self.runs.lock().iter().rev().take(count).map(|(_, r)| r.clone()).collect()
+    }
+
+    /// Adds a run, or answers with the one that the key has started before.
+    fn add(&self, key: Option<String>, run: BatchRun) -> Result<(BatchRun, bool)> {
+        let mut runs = self.runs.lock();
+        if key.is_some()
+            && let Some((_, known)) = runs.iter().find(|(k, _)| *k == key)
+        {
+            return Ok((known.clone(), false));
+        }
+        runs.push((key, run.clone()));
+        let surplus = runs.len().saturating_sub(HISTORY);
+        runs.drain(..surplus);
+        self.store(&runs)?;
+        Ok((run, true))
+    }
+
+    fn update(&self, run: &BatchRun) -> Result<()> {
+        let mut runs = self.runs.lock();
+        if let Some((_, stored)) = runs.iter_mut().find(|(_, r)| r.id == run.id) {
+            *stored = run.clone();
+        }
+        self.store(&runs)
+    }
+
+    fn store(&self, runs: &[(Option<String>, BatchRun)]) -> Result<()> {
+        let text = serde_json::to_vec(runs)
+            .map_err(|e| Error::new(Code::Internal, format!("runs: {e}")))?;
+        Ok(kaplan_speed::checkpoint::replace(&self.path, &text)?)
+    }
+}
+
+/// The Lambda views that a request names.
+fn views_of(inner: &Inner, request: &BatchRequest) -> Result<Vec<Arc<ViewEntry>>> {
+    if request.views.is_empty() {
+        let views = inner.views.read();
+        return Ok(views.values().filter(|v| v.is_lambda()).cloned().collect());
+    }
+    let mut views = Vec::with_capacity(request.views.len());
+    for name in &request.views {
+        let view = inner.view(name)?;
+        if !view.is_lambda() {
+            let message = format!("view {name} runs as Kappa and has no batch layer");
+            return Err(Error::new(Code::InvalidInput, message)
+                .stream(name)
+                .hint(format!("recompute it with REPLAY MATERIALIZED VIEW {name}")));
+        }
+        views.push(view);
+    }
+    Ok(views)
+}
+
+/// Starts a run in the background.
+pub(crate) async fn start(
+    inner: &Arc<Inner>,
+    request: BatchRequest,
+    trigger: &str,
+) -> Result<BatchRun> {
+    let views = views_of(inner, &request)?;
+    let run = BatchRun {
+        id: uuid::Uuid::new_v4().simple().to_string(),
+        trigger: trigger.into(),
+        views: views.iter().map(|v| v.def.name.clone()).collect(),
+        mode: request.mode,
+        lsn: None,
+        state: RunState::Running,
+        error: None,
+        started_us: inner.clock.now_us(),
+        ended_us: None,
+        rows_read: 0,
+    };
+    let (run, new) = inner.runs.add(request.key.clone(), run)?;
+    if new {
+        let (task, mut at_work) = (Arc::clone(inner), run.clone());
+        inner.spawn(async move {
+            let done = perform(&task, &mut at_work, &views).await;
+            at_work.state = if done.is_ok() { RunState::Succeeded } else { RunState::Failed };
+            at_work.error = done.err().map(|e| e.to_string());
+            at_work.ended_us = Some(task.clock.now_us());
+            tracing::info!(run = at_work.id, lsn = ?at_work.lsn, state = ?at_work.state,
+                error = at_work.error, "batch run ended");
+            if let Err(error) = task.runs.update(&at_work) {
+                tracing::error!(%error, "the run's end was not recorded");
+            }
+        })?;
+    }
+    Ok(run)
+}
+
+/// Starts a run and waits for its end.
+pub(crate) async fn run_to_end(
+    inner: &Arc<Inner>,
+    request: BatchRequest,
+    trigger: &str,
+) -> Result<BatchRun> {
+    let run = start(inner, request, trigger).await?;
+    loop {
+        match inner.runs.get(&run.id) {
+            Some(r) if r.state == RunState::Running => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Some(r) if r.state == RunState::Failed => {
+                let reason = r.error.unwrap_or_default();
+                return Err(Error::new(Code::Unavailable, format!("batch run failed: {reason}")));
+            }
+            Some(r) => return Ok(r),
+            None => return Err(Error::new(Code::Internal, "the run was forgotten")),
+        }
+    }
+}
+
+async fn perform(
+    inner: &Arc<Inner>,
+    run: &mut BatchRun,
+    views: &[Arc<ViewEntry>],
+) -> Result<()> {
+    let _turn = inner.runs.turn.lock().await;
+    let lsn = inner.driver.cut(run.views.clone()).await?;
+    run.lsn = Some(lsn);
+    inner.runs.update(run)?;
+    let mut archived = inner.archived.subscribe();
+    while *archived.borrow_and_update() < lsn {
+        inner.archive_now.notify_one();
+        // A request that meets a run at work is not lost, only late.
+        let wait = tokio::time::timeout(Duration::from_secs(1), archived.changed());
+        let _ = wait.await;
+        if *inner.stop.borrow() {
+            return Err(Error::new(Code::Unavailable, "the platform is stopping"));
+        }
+    }
+    let mut failure = None;
+    for view in views {
+        match publish(inner, run, view, lsn).await {
+            Ok(rows) => run.rows_read += rows,
+            Err(error) => {
+                tracing::error!(view = view.def.name, %error, "batch view not published");
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Computes and publishes one view at the cut.
+async fn publish(
+    inner: &Arc<Inner>,
+    run: &BatchRun,
+    view: &Arc<ViewEntry>,
+    lsn: Lsn,
+) -> Result<u64> {
+    let (name, version) = (&view.def.name, view.def.version);
+    let current = inner.batches.get(name, version);
+    if current.as_ref().is_some_and(|c| c.lsn == lsn) && run.mode != BatchMode::Full {
+        return Ok(0);
+    }
+    let mode = match (run.mode, view.def.batch_mode) {
+        (BatchMode::Auto, definitions::BatchMode::Full) => BatchMode::Full,
+        (BatchMode::Auto, definitions::BatchMode::Incremental) => BatchMode::Incremental,
+        (mode, _) => mode,
+    };
+    let (base, batches, rows) = content(inner, view, current, mode, lsn).await?;
+    let now = inner.clock.now_us();
+    inner.batches.publish(name, version, &run.id, lsn, base, batches, now)?;
+    inner.driver.release(name, version, lsn).await?;
+    Ok(rows)
+}
+
+type Content = (Option<Lsn>, Vec<Arc<Batch>>, u64);
+
+/// The batches to publish, what they continue, and how many rows were read.
+async fn content(
+    inner: &Arc<Inner>,
+    view: &Arc<ViewEntry>,
+    current: Option<Arc<Published>>,
+    mode: BatchMode,
+    lsn: Lsn,
+) -> Result<Content> {
+    let compiled = &view.compiled;
+    if !compiled.mergeable && (!compiled.exact || mode == BatchMode::Incremental) {
+        return fold(inner, view, current, lsn);
+    }
+    let increment = compiled.mergeable && mode != BatchMode::Full;
+    let base = current.as_ref().filter(|_| increment).map(|c| c.lsn);
+    let tables =
+        inner.streams.all().into_iter().map(|s| (s.name.clone(), s.table())).collect::<BTreeMap<_, _>>();
+    let inputs = Inputs { lake: inner.lake.clone(), session: inner.session.clone(), tables };
+    let computed =
+        compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), lsn).await?;
+    let rows = computed.rows;
+    let mut batches = vec![Arc::new(computed.batch)];
+    batches.retain(|b| !b.is_empty());
+    if let (Some(current), Core::States { spec, .. }) = (&current, &compiled.core)
+        && base.is_some()
+        && current.batches.len() + batches.len() > PIECES
+    {
+        let all: Vec<_> = current.batches.iter().chain(&batches).cloned().collect();
+        let merged = compute::merge(spec, &all)?;
+        return Ok((None, vec![Arc::new(merged)], rows));
+    }
+    Ok((base, batches, rows))
+}
+
+/// A view whose state cannot be computed for a range alone, or whose floating-point values must be
+/// the very ones that the circuit retracts later: its batch view is the circuit's own output up to
+/// the cut.
+fn fold(
+    inner: &Arc<Inner>,
+    view: &Arc<ViewEntry>,
+    current: Option<Arc<Published>>,
+    lsn: Lsn,
+) -> Result<Content> {
+    let snapshot = inner.driver.snapshot();
+    let missing = || Error::new(Code::NotReady, format!("view {} is not running", view.def.name));
+    let running = snapshot.views.get(&view.def.name).ok_or_else(missing)?;
+    let base = current.as_ref().map_or(Lsn::ZERO, |c| c.lsn);
+    let mut parts: Vec<Arc<Batch>> = current.iter().flat_map(|c| c.batches.clone()).collect();
+    for (after, batches) in &running.content.generations {
+        if *after >= base && *after < lsn {
+            parts.extend(batches.iter().cloned());
+        }
+    }
+    let rows = match &running.content.output {
+        kaplan_circuit::Output::States(spec) => {
+            return Ok((None, vec![Arc::new(compute::merge(spec, &parts)?)], 0));
+        }
+        output => output.rows(&parts)?,
+    };
+    let count = rows.as_ref().map_or(0, Delta::len) as u64;
+    let batches = match rows {
+        Some(delta) if !delta.is_empty() => {
+            vec![Arc::new(compute::rows_batch(&view.compiled, delta.expand()?)?)]
+        }
+        _ => Vec::new(),
+    };
+    Ok((None, batches, count))
+}
+
+/// Starts runs when they are due.
+pub(crate) async fn schedules(inner: Arc<Inner>) {
+    let mut stop = inner.stop.subscribe();
+    let origin = inner.clock.now_us();
+    let speed = inner.settings.schedule_speed;
+    let scaled = |now: i64| origin + ((now - origin) as f64 * speed) as i64;
+    let mut last = origin;
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(SCHEDULE_TICK) => {}
+        }
+        let now = scaled(inner.clock.now_us());
+        let views: Vec<_> =
+            { inner.views.read().values().filter(|v| v.is_lambda()).cloned().collect() };
+        for view in views {
+            let Some(expression) = &view.def.batch_schedule else { continue };
+            let due = Schedule::parse(expression).ok().and_then(|s| s.next_after_us(last));
+            if let Some(due) = due.filter(|d| *d <= now) {
+                let name = view.def.name.clone();
+                let request = BatchRequest {
+                    key: Some(format!("{name}@{due}")),
+                    views: vec![name],
+                    mode: BatchMode::Auto,
+                };
+                if let Err(error) = start(&inner, request, "schedule").await {
+                    tracing::error!(%error, "a scheduled batch run did not start");
+                }
+            }
+        }
+        last = now;
+    }
+}
