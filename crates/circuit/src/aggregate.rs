@@ -156,7 +156,10 @@ impl Aggregate {
     /// The new values of the touched groups from partial states.
     fn step_states(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
         let Memory::States(trace) = &mut self.memory else {
-            return Ok((RecordBatch::new_empty(SchemaRef::clone(&self.spec.output_schema)), vec![]));
+            return Ok((
+                RecordBatch::new_empty(SchemaRef::clone(&self.spec.output_schema)),
+                vec![],
+            ));
         };
         let fresh = self.spec.states_of(deltas)?;
         let keys = fresh.columns()[..self.spec.group.len()].to_vec();

@@ -240,7 +240,11 @@ impl Output {
     /// The view's rows from all its batches, each row repeated as its weight says.
     ///
     /// A negative weight is an integrity error: no sequence of commits leads to one.
-    pub fn read(&self, batches: &[Arc<Batch>], view: &str) -> Result<Option<arrow::array::RecordBatch>> {
+    pub fn read(
+        &self,
+        batches: &[Arc<Batch>],
+        view: &str,
+    ) -> Result<Option<arrow::array::RecordBatch>> {
         match self {
             Output::States(spec) => Ok(Some(spec.values_of(batches)?)),
             Output::Rows => {

@@ -19,7 +19,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::{FileReader, read_record_batch};
 use arrow::ipc::writer::{
-    IpcWriteContext, DictionaryTracker, FileWriter, IpcDataGenerator, IpcWriteOptions,
+    DictionaryTracker, FileWriter, IpcDataGenerator, IpcWriteContext, IpcWriteOptions,
 };
 use arrow::ipc::{MetadataVersion, root_as_message};
 use std::collections::HashMap;
@@ -76,9 +76,8 @@ pub fn decode_delta(schema: &SchemaRef, payload: &[u8]) -> Result<Delta> {
         .ok_or_else(|| damaged("payload ends inside its message"))?;
     let body = Buffer::from(&payload[HEADER + length..]);
     let message = root_as_message(message).map_err(|e| damaged(e.to_string()))?;
-    let batch = message
-        .header_as_record_batch()
-        .ok_or_else(|| damaged("payload holds no record batch"))?;
+    let batch =
+        message.header_as_record_batch().ok_or_else(|| damaged("payload holds no record batch"))?;
     let full = if weighted { weighted_schema(schema) } else { SchemaRef::clone(schema) };
     let none = HashMap::new();
     let rows = read_record_batch(&body, batch, full, &none, None, &MetadataVersion::V5)?;
@@ -88,8 +87,7 @@ pub fn decode_delta(schema: &SchemaRef, payload: &[u8]) -> Result<Delta> {
 /// Encodes a batch of a trace as a file.
 pub fn encode_batch(batch: &Batch) -> Result<Vec<u8>> {
     let weighted = batch.delta.weights.is_some();
-    let rows =
-        if weighted { batch.delta.to_weighted_batch()? } else { batch.delta.rows.clone() };
+    let rows = if weighted { batch.delta.to_weighted_batch()? } else { batch.delta.rows.clone() };
     let mut writer = FileWriter::try_new(Vec::new(), &rows.schema())?;
     writer.write(&rows)?;
     writer.finish()?;

@@ -1,9 +1,9 @@
 //! The inner equi-join, by the bilinear rule: Δ(A ⋈ B) = ΔA ⋈ B + (A + ΔA) ⋈ ΔB. Both sides are
 //! kept as traces by the join key; weights multiply.
 
+use crate::delta::{batch_of, concat_deltas, take_rows, true_rows};
 use crate::key::canonical;
 use crate::trace::Merge;
-use crate::delta::{batch_of, concat_deltas, take_rows, true_rows};
 use crate::{Delta, Input, Operator, Result, Trace};
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -192,8 +192,7 @@ impl Operator for Join {
     fn describe(&self) -> String {
         let pairs = self.left.keys.iter().zip(&self.right.keys);
         let on: Vec<_> = pairs.map(|(l, r)| format!("{l} = {r}")).collect();
-        let residual =
-            self.residual.as_ref().map(|r| format!(" residual={r}")).unwrap_or_default();
+        let residual = self.residual.as_ref().map(|r| format!(" residual={r}")).unwrap_or_default();
         format!("InnerJoin on=[{}]{residual} (traces of both sides)", on.join(", "))
     }
 }

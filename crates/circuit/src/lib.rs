@@ -18,9 +18,7 @@ mod trace;
 
 pub use aggregate::{Aggregate, AggregateSpec};
 pub use circuit::{Circuit, Generation, Output, OutputSnapshot, Root};
-pub use codec::{
-    decode_batch, decode_delta, encode_batch, encode_delta, environment_fingerprint,
-};
+pub use codec::{decode_batch, decode_delta, encode_batch, encode_delta, environment_fingerprint};
 pub use delta::{Delta, WEIGHT_COLUMN};
 pub use error::{Error, Result};
 pub use group::GroupTable;

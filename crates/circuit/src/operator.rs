@@ -125,8 +125,7 @@ pub(crate) fn relabel(
     rows: &arrow::array::RecordBatch,
     schema: &SchemaRef,
 ) -> Result<arrow::array::RecordBatch> {
-    let options =
-        arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     Ok(arrow::array::RecordBatch::try_new_with_options(
         SchemaRef::clone(schema),
         rows.columns().to_vec(),

@@ -9,8 +9,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{DFSchemaRef, JoinType, NullEquality};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::{self as logical, Expr, LogicalPlan};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{self as logical, Expr, LogicalPlan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use kaplan_circuit::{
@@ -143,11 +143,8 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
             Ok(Box::new(Filter { input: operator(&filter.input, sources)?, predicate }))
         }
         LogicalPlan::Union(union) => {
-            let inputs = union
-                .inputs
-                .iter()
-                .map(|i| operator(i, sources))
-                .collect::<Result<Vec<_>>>()?;
+            let inputs =
+                union.inputs.iter().map(|i| operator(i, sources)).collect::<Result<Vec<_>>>()?;
             Ok(Box::new(Union { inputs, schema: arrow_schema(plan) }))
         }
         // What is left of WHERE false.

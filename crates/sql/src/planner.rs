@@ -13,22 +13,24 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, Session, TableProvider,
 };
-use datafusion::common::{DFSchema, DataFusionError, plan_err};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, JoinType, ScalarValue, plan_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
-use datafusion::optimizer::eliminate_join::EliminateJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::optimizer::{
+    ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule,
+};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
@@ -111,9 +113,9 @@ impl Planner {
     /// A planner with DataFusion's functions and Kaplan's own.
     #[must_use]
     pub fn new() -> Self {
-        let mut config =
-            SessionConfig::new().with_default_catalog_and_schema(CATALOG, SCHEMA);
-        config = config.with_information_schema(false).with_create_default_catalog_and_schema(false);
+        let mut config = SessionConfig::new().with_default_catalog_and_schema(CATALOG, SCHEMA);
+        config =
+            config.with_information_schema(false).with_create_default_catalog_and_schema(false);
         let options = config.options_mut();
         options.sql_parser.map_string_types_to_utf8view = false;
         options.execution.parquet.schema_force_view_types = false;
@@ -211,6 +213,41 @@ fn rename(plan: LogicalPlan, columns: &[String]) -> Result<LogicalPlan> {
     Ok(LogicalPlanBuilder::from(plan).project(renamed)?.build()?)
 }
 
+/// An inner join whose condition is never true has no rows.
+#[derive(Debug)]
+struct EliminateNever;
+
+impl OptimizerRule for EliminateNever {
+    fn name(&self) -> &str {
+        "eliminate_never"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+        match &plan {
+            LogicalPlan::Join(join)
+                if join.join_type == JoinType::Inner
+                    && matches!(
+                        join.filter,
+                        Some(Expr::Literal(ScalarValue::Boolean(None | Some(false)), _))
+                    ) =>
+            {
+                let schema = DFSchemaRef::clone(&join.schema);
+                let empty = EmptyRelation { produce_one_row: false, schema };
+                Ok(Transformed::yes(LogicalPlan::EmptyRelation(empty)))
+            }
+            _ => Ok(Transformed::no(plan)),
+        }
+    }
+}
+
 /// The rules that a view's plan goes through before it is lowered.
 fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     let optimizer = Optimizer::with_rules(vec![
@@ -220,7 +257,7 @@ fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(EliminateDuplicatedExpr::new()),
         // Both before PushDownFilter, which would push `false` below a global aggregate.
         Arc::new(EliminateFilter::new()),
-        Arc::new(EliminateJoin::new()),
+        Arc::new(EliminateNever),
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(PushDownFilter::new()),
         Arc::new(CommonSubexprEliminate::new()),

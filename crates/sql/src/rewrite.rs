@@ -4,7 +4,7 @@
 //! - functions whose answer depends on when or how often they are called are refused;
 //! - expressions that would fail on single rows give NULL instead: division by zero, casts of text;
 //! - where order decides which rows there are (`LIMIT`), the whole row is the last tie-break;
-//! - floats have one form where they are keys of groups, and one order under `min` and `max`.
+//! - floats have one form where they are keys of groups or counted as distinct, and one order under `min` and `max`.
 
 use crate::extremes::extreme;
 use crate::{Error, Result};
@@ -220,7 +220,9 @@ fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
             let safe = BinaryExpr { left, op, right: Box::new(divisor) };
             Ok(Transformed::yes(Expr::BinaryExpr(safe)))
         }
-        Expr::Cast(Cast { expr, field }) if may_fail(&expr.get_type(schema)?, field.data_type()) => {
+        Expr::Cast(Cast { expr, field })
+            if may_fail(&expr.get_type(schema)?, field.data_type()) =>
+        {
             Ok(Transformed::yes(Expr::TryCast(TryCast { expr, field })))
         }
         Expr::ScalarFunction(mut call)
@@ -239,6 +241,16 @@ fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
             let known = known.and(time.clone().lt(at(LAST_TRUNCATED_US)));
             call.args[1] = when(known, time).end()?;
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        Expr::AggregateFunction(mut call)
+            if call.params.distinct || call.func.name() == "approx_distinct" =>
+        {
+            let mut args = Vec::with_capacity(call.params.args.len());
+            for arg in call.params.args {
+                args.push(one_form(arg, schema)?.unalias());
+            }
+            call.params.args = args;
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
         }
         Expr::AggregateFunction(mut call)
             if matches!(call.func.name(), "min" | "max")
@@ -309,8 +321,7 @@ fn break_ties(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionE
                 return Ok(Transformed::no(LogicalPlan::Limit(Limit { skip, fetch, input })));
             };
             let mut projection = projection.clone();
-            projection.input =
-                Arc::new(sort_by_all(sort.expr.clone(), Arc::clone(&sort.input)));
+            projection.input = Arc::new(sort_by_all(sort.expr.clone(), Arc::clone(&sort.input)));
             LogicalPlan::Projection(projection)
         }
         _ => sort_by_all(Vec::new(), Arc::clone(&input)),

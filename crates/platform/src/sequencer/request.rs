@@ -41,7 +41,7 @@ pub enum WriteKind {
 }
 
 /// The compiled `CHECK` conditions of one stream.
-pub trait Checks: Send {
+pub trait Checks: Send + Sync {
     /// One array per check, in order of declaration, one value a row. A row breaks a check whose
     /// value is false; NULL passes.
     ///

@@ -22,7 +22,8 @@ pub fn difference(expected: &[RecordBatch], found: &[RecordBatch]) -> Option<Str
     let mut lines = Vec::new();
     let keys: Vec<_> = left.keys().chain(right.keys()).cloned().collect();
     for key in keys {
-        let (l, r) = (left.remove(&key).unwrap_or_default(), right.remove(&key).unwrap_or_default());
+        let (l, r) =
+            (left.remove(&key).unwrap_or_default(), right.remove(&key).unwrap_or_default());
         let (missing, extra) = unmatched(l, r);
         let line = |sign: &str, floats: &Floats| format!("  {sign} [{key}] floats {floats:?}");
         lines.extend(missing.iter().map(|f| line("missing", f)));

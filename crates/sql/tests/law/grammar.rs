@@ -115,9 +115,11 @@ impl<'a> Grammar<'a> {
     }
 
     fn union(&mut self, depth: usize) -> Select {
-        let classes: Vec<Class> =
-            (0..self.rng.random_range(1..=3)).filter_map(|_| KEYS.choose(self.rng).copied()).collect();
-        let sides: Vec<Select> = (0..2).map(|_| self.typed_projection(depth - 1, &classes)).collect();
+        let classes: Vec<Class> = (0..self.rng.random_range(1..=3))
+            .filter_map(|_| KEYS.choose(self.rng).copied())
+            .collect();
+        let sides: Vec<Select> =
+            (0..2).map(|_| self.typed_projection(depth - 1, &classes)).collect();
         let op = self.pick(&["UNION ALL", "UNION ALL", "UNION"]);
         if op == "UNION" && classes.contains(&Class::Float) {
             self.plain = false;
@@ -269,7 +271,9 @@ impl<'a> Grammar<'a> {
                 let x = self.expr(cols, class, 1);
                 // DataFusion's variance of a lone NaN is 0 or NaN, as the rows are divided.
                 let call = match class {
-                    Class::Float => format!("{function}(CASE WHEN abs({x}) < 1000000.0 THEN {x} END)"),
+                    Class::Float => {
+                        format!("{function}(CASE WHEN abs({x}) < 1000000.0 THEN {x} END)")
+                    }
                     _ => format!("{function}({x})"),
                 };
                 (call, Class::Approx)
@@ -316,11 +320,8 @@ impl<'a> Grammar<'a> {
             let at = if self.one_in(2) { last } else { self.rng.random_range(0..=last) };
             (self.relations[at].name.clone(), self.relations[at].columns.clone())
         };
-        let times: Vec<String> = columns
-            .iter()
-            .filter(|c| c.1 == Class::Timestamp)
-            .map(|c| c.0.clone())
-            .collect();
+        let times: Vec<String> =
+            columns.iter().filter(|c| c.1 == Class::Timestamp).map(|c| c.0.clone()).collect();
         if !sql.starts_with('(')
             && !columns.iter().any(|c| c.0.starts_with("window"))
             && let Some(ts) = times.choose(self.rng)
@@ -420,7 +421,9 @@ impl<'a> Grammar<'a> {
             Class::Float | Class::Approx => {
                 self.pick(&["CAST(0.5 AS double precision)", "CAST(2 AS double precision)"])
             }
-            Class::Decimal => self.pick(&["CAST(1.25 AS numeric(10,2))", "CAST(-3 AS numeric(10,2))"]),
+            Class::Decimal => {
+                self.pick(&["CAST(1.25 AS numeric(10,2))", "CAST(-3 AS numeric(10,2))"])
+            }
             Class::Text => self.pick(&["'a'", "''", "'zz'"]),
             Class::Bool => self.pick(&["(1 = 1)", "(1 = 1)", "(1 = 0)", "CAST(NULL AS boolean)"]),
             Class::Date => self.pick(&["DATE '2024-02-29'", "DATE '1969-12-31'"]),
@@ -434,12 +437,20 @@ impl<'a> Grammar<'a> {
         match self.rng.random_range(0..9) {
             0..3 => {
                 let op = self.pick(&["+", "-", "*"]);
-                format!("({} {op} {})", self.expr(cols, Class::Int, d), self.expr(cols, Class::Int, d))
+                format!(
+                    "({} {op} {})",
+                    self.expr(cols, Class::Int, d),
+                    self.expr(cols, Class::Int, d)
+                )
             }
             3 => {
                 self.plain = false;
                 let op = self.pick(&["/", "%"]);
-                format!("({} {op} {})", self.expr(cols, Class::Int, d), self.expr(cols, Class::Int, d))
+                format!(
+                    "({} {op} {})",
+                    self.expr(cols, Class::Int, d),
+                    self.expr(cols, Class::Int, d)
+                )
             }
             4 => {
                 self.plain = false;
@@ -453,7 +464,8 @@ impl<'a> Grammar<'a> {
             }
             7 => {
                 self.plain = false;
-                let class = *[Class::Float, Class::Decimal].choose(self.rng).unwrap_or(&Class::Float);
+                let class =
+                    *[Class::Float, Class::Decimal].choose(self.rng).unwrap_or(&Class::Float);
                 format!("CAST({} AS integer)", self.expr(cols, class, d))
             }
             _ => self.literal(Class::Int),
@@ -493,7 +505,8 @@ impl<'a> Grammar<'a> {
         match self.rng.random_range(0..6) {
             0 | 1 => {
                 let op = self.pick(&["+", "-"]);
-                let (a, b) = (self.expr(cols, Class::Decimal, d), self.expr(cols, Class::Decimal, d));
+                let (a, b) =
+                    (self.expr(cols, Class::Decimal, d), self.expr(cols, Class::Decimal, d));
                 format!("({a} {op} {b})")
             }
             2 => format!("({} * 2)", self.expr(cols, Class::Decimal, d)),

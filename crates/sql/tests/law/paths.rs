@@ -119,7 +119,8 @@ impl Subject<'_> {
     /// A fresh circuit with the state of this one, by way of bytes.
     pub fn restart(&self, circuit: &Circuit) -> Result<Circuit, String> {
         let mut fresh = self.circuit()?;
-        let operators = circuit.operator_traces().into_iter().map(copy).collect::<Result<_, _>>()?;
+        let operators =
+            circuit.operator_traces().into_iter().map(copy).collect::<Result<_, _>>()?;
         let generations = circuit
             .generations()
             .iter()

@@ -136,6 +136,50 @@ pub const CASES: &[Written] = &[
         commits: &["+t 1|12|0.00,+t 0|x|1.00", "+t 5|2024-02-29|-1.00", "-t 1|12|0.00"],
     },
     Written {
+        name: "min and max do not depend on where the NaN stands",
+        tables: &[S, T],
+        views: &[
+            "SELECT k, min(f) AS a, max(f) AS b FROM (SELECT * FROM s UNION ALL SELECT * FROM t) \
+             AS u GROUP BY k",
+        ],
+        commits: &["+s 1|1|NaN,+s 2|1|0.5", "+s 1|1|0.5,+t 2|1|NaN", "-t 2|1|NaN,+s 3|1|NaN"],
+    },
+    Written {
+        name: "NaN of either sign is one group, and both zeros are one value",
+        tables: &[S],
+        views: &["SELECT f / f AS q, count(*) AS n, count(DISTINCT f) AS d FROM s GROUP BY f / f"],
+        commits: &["+s 1|1|NaN", "+s 1|1|0.0,+s 1|1|-0.0", "+s 1|1|2"],
+    },
+    Written {
+        name: "a condition that is never true, above and below a global aggregate",
+        tables: &[S, T],
+        views: &["SELECT n FROM (SELECT count(*) AS n FROM t WHERE nullif(1 = 0, 1 = 1)) AS a \
+             UNION ALL SELECT n FROM (SELECT count(*) AS n FROM s) AS b WHERE nullif(1 = 0, 1 = 1) \
+             UNION ALL SELECT n FROM (SELECT count(*) AS n FROM s) AS c JOIN t ON 'z' < 'a'"],
+        commits: HOT,
+    },
+    Written {
+        name: "one branch of a UNION makes a column nullable",
+        tables: &[S],
+        views: &[
+            "SELECT TIMESTAMP '2024-02-29 10:00:00' AS ts FROM s UNION ALL \
+             SELECT CAST('no time' AS timestamp) FROM s",
+            "SELECT ts IS NULL AS unknown, count(*) AS n FROM v0 GROUP BY ts IS NULL",
+        ],
+        commits: HOT,
+    },
+    Written {
+        name: "times that nanoseconds do not reach",
+        tables: &["table t: d date, ts timestamp, tz timestamptz"],
+        views: &["SELECT date_trunc('month', ts) AS m, date_trunc('day', tz) AS n, d < ts AS b, \
+             CAST(d AS timestamp) AS e, ts > TIMESTAMP '2024-01-01 00:00:00' AS g, count(*) AS c \
+             FROM t GROUP BY 1, 2, 3, 4, 5"],
+        commits: &[
+            "+t 9999-12-31|0001-01-01T00:00:00|9999-12-31T00:00:00",
+            "+t 0001-01-01|9999-12-31T23:59:59|2024-02-29T10:00:00,+t NULL|NULL|NULL",
+        ],
+    },
+    Written {
         name: "rows without columns",
         tables: &[S, T],
         views: &["SELECT count(*) AS n FROM (SELECT 1 AS one FROM s CROSS JOIN t) AS p"],
