@@ -10,6 +10,9 @@ CARGO ?= cargo
 CASES ?= 300
 ROUNDS ?= 30
 STEPS ?= 50000
+# `make bench`: rows of history, and the profile; a release build takes long the first time.
+ROWS ?= 10000000
+PROFILE ?= release
 # A fresh seed unless one is given: SEED=17 repeats a run. Expanded once, so that a target prints
 # the seed that it uses.
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
@@ -17,8 +20,8 @@ FULL_CASES := 2000
 FULL_ROUNDS := 200
 FULL_STEPS := 1000000
 
-RUN_LAW := $(CARGO) run -q -p kaplan-platform --example law --
-RUN_CRASH := $(CARGO) run -q -p kaplan-platform --example crash_matrix --
+RUN_LAW := $(CARGO) test -q -p kaplan-sql --test law --
+RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
 .PHONY: help setup build demo test check fmt tidy law crash-matrix simulate soak evidence bench clean-data
@@ -38,7 +41,7 @@ demo: build ## Start Kaplan with the flights example and show what it does
 
 test: setup ## Everything that must pass: tests, tidy, short random runs, recorded evidence
 	$(CARGO) test --workspace
-	@$(MAKE) --no-print-directory simulate law crash-matrix SEED=$(SEED)
+	@$(MAKE) --no-print-directory simulate crash-matrix SEED=$(SEED)
 	@$(MAKE) --no-print-directory evidence
 
 check: setup ## What a change must pass before review: format, lints, tests, tidy
@@ -73,8 +76,8 @@ soak: setup ## The three random runs at full length; records docs/evidence/*.jso
 evidence: ## Check that docs/evidence holds full, faultless runs
 	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS)
 
-bench: setup ## Measure throughput and latency (release profile: a long first build)
-	$(CARGO) run --release -q -p kaplan-platform --example bench
+bench: setup ## Measure throughput and latency into bench/results.*: ROWS= PROFILE=dev
+	$(CARGO) run --profile $(PROFILE) -q -p kaplan-platform --example bench -- --rows $(ROWS)
 
 clean-data: ## Delete ./kaplan-data, the default data directory
 	rm -rf kaplan-data

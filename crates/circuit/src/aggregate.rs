@@ -1,13 +1,15 @@
 //! Grouped aggregation as an operator that emits changes: for every group that a step touches, the
 //! new row is added and the row last emitted is taken away.
 //!
-//! Over insert-only input the state is a trace of partial states (mergeable). Under retractions the
-//! input rows are kept by group and the touched groups are computed again by the same DataFusion
-//! accumulators, so every aggregate is right under every change.
+//! Over insert-only input the state is a trace of partial states (mergeable). Under retractions,
+//! linear aggregates keep sums; for all others the input rows are kept by group and the touched
+//! groups are computed again by the same DataFusion accumulators, so every aggregate is right under
+//! every change.
 
 use crate::delta::{batch_of, concat_deltas, take_rows};
-use crate::group::StateMerger;
+use crate::group::{AggregateMerger, StateMerger};
 use crate::key::hash_arrays;
+use crate::linear::LinearSpec;
 use crate::trace::{Merge, consolidate};
 use crate::{Delta, GroupTable, Input, Operator, Result, Trace};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
@@ -25,7 +27,12 @@ pub struct AggregateCall {
     pub filter: Option<Arc<dyn PhysicalExpr>>,
     /// The number of columns of its partial state.
     pub states: usize,
+    /// The columns that the expressions read.
+    pub input_schema: SchemaRef,
 }
+
+/// A function with its `FILTER`.
+pub type FilteredFunction = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
 
 /// What a `GROUP BY` computes.
 #[derive(Debug)]
@@ -49,7 +56,7 @@ impl AggregateSpec {
     pub fn new(
         input_schema: SchemaRef,
         group: Vec<Arc<dyn PhysicalExpr>>,
-        functions: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+        functions: Vec<FilteredFunction>,
         output_schema: SchemaRef,
     ) -> Result<Self> {
         let group_fields: Vec<_> = output_schema.fields()[..group.len()].to_vec();
@@ -61,7 +68,8 @@ impl AggregateSpec {
                 let name = format!("_state{}_{i}", aggregates.len());
                 state_fields.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
             }
-            aggregates.push(AggregateCall { function, filter, states: states.len() });
+            let input_schema = SchemaRef::clone(&input_schema);
+            aggregates.push(AggregateCall { function, filter, states: states.len(), input_schema });
         }
         Ok(Self {
             input_schema,
@@ -99,6 +107,8 @@ impl AggregateSpec {
 enum Memory {
     /// Partial states by group: the input is only added to.
     States(Trace),
+    /// Sums by group: every aggregate is linear.
+    Sums(Trace, Arc<LinearSpec>),
     /// The input rows by group: group columns, then the input's columns.
     Rows(Trace),
 }
@@ -118,6 +128,10 @@ impl Aggregate {
     pub fn new(input: Box<dyn Operator>, spec: Arc<AggregateSpec>) -> Self {
         let memory = if input.insert_only() {
             Memory::States(spec.state_trace())
+        } else if let Some(linear) = LinearSpec::of(&spec).map(Arc::new) {
+            let merger: Arc<dyn AggregateMerger> = linear.clone();
+            let schema = SchemaRef::clone(linear.schema());
+            Memory::Sums(Trace::new(schema, spec.key(), Merge::States(merger)), linear)
         } else {
             let mut fields: Vec<_> = spec.group_schema.fields().iter().cloned().collect();
             fields.extend(spec.input_schema.fields().iter().cloned());
@@ -173,11 +187,31 @@ impl Aggregate {
         Ok((table.into_values()?, keys))
     }
 
+    /// The new values of the touched groups from their sums.
+    fn step_sums(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
+        let Memory::Sums(trace, linear) = &mut self.memory else {
+            return self.step_states(deltas);
+        };
+        let fresh = linear.states_of(deltas)?;
+        let keys = fresh.columns()[..self.spec.group.len()].to_vec();
+        // The one group of a global aggregate is touched even when the changes cancel.
+        let probes = if keys.is_empty() { 1 } else { fresh.num_rows() };
+        let hashes = hash_arrays(&keys, probes)?;
+        let mut states = vec![fresh.clone()];
+        trace.lookup(&keys, &hashes, |batch, _, rows| {
+            states.push(take_rows(&batch.delta.rows, &UInt32Array::from(rows))?);
+            Ok(())
+        })?;
+        let values = linear.values_of(&linear.merge_states(&states)?)?;
+        trace.insert(Delta::insert(fresh))?;
+        Ok((values, keys))
+    }
+
     /// The new values of the touched groups from their rows.
     fn step_rows(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
         let schema = match &self.memory {
             Memory::Rows(trace) => SchemaRef::clone(trace.schema()),
-            Memory::States(_) => SchemaRef::clone(&self.spec.input_schema),
+            _ => SchemaRef::clone(&self.spec.input_schema),
         };
         let mut keyed = Vec::with_capacity(deltas.len());
         for delta in deltas {
@@ -255,6 +289,7 @@ impl Operator for Aggregate {
         }
         let (new, keys) = match self.memory {
             Memory::States(_) => self.step_states(&deltas)?,
+            Memory::Sums(..) => self.step_sums(&deltas)?,
             Memory::Rows(_) => self.step_rows(&deltas)?,
         };
         self.difference(new, &keys)
@@ -270,19 +305,24 @@ impl Operator for Aggregate {
 
     fn traces(&self) -> Vec<&Trace> {
         match &self.memory {
-            Memory::States(trace) | Memory::Rows(trace) => vec![trace, &self.emitted],
+            Memory::States(trace) | Memory::Sums(trace, _) | Memory::Rows(trace) => {
+                vec![trace, &self.emitted]
+            }
         }
     }
 
     fn traces_mut(&mut self) -> Vec<&mut Trace> {
         match &mut self.memory {
-            Memory::States(trace) | Memory::Rows(trace) => vec![trace, &mut self.emitted],
+            Memory::States(trace) | Memory::Sums(trace, _) | Memory::Rows(trace) => {
+                vec![trace, &mut self.emitted]
+            }
         }
     }
 
     fn describe(&self) -> String {
         let how = match self.memory {
             Memory::States(_) => "partial states",
+            Memory::Sums(..) => "sums",
             Memory::Rows(_) => "rows by group",
         };
         format!("Aggregate {} (trace of {how}; emits changes)", self.spec.describe())

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Pairs are put out in batches of at most this many rows.
 const OUTPUT_ROWS: usize = 64 * 1024;
 
+/// Key expressions.
+type Expressions = Vec<Arc<dyn PhysicalExpr>>;
+
 /// One side of a join.
 struct Side {
     input: Box<dyn Operator>,
@@ -79,7 +82,7 @@ impl Join {
     pub fn new(
         left: Box<dyn Operator>,
         right: Box<dyn Operator>,
-        keys: (Vec<Arc<dyn PhysicalExpr>>, Vec<Arc<dyn PhysicalExpr>>),
+        keys: (Expressions, Expressions),
         residual: Option<Arc<dyn PhysicalExpr>>,
         null_equals_null: bool,
         schema: SchemaRef,

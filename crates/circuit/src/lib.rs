@@ -12,11 +12,12 @@ mod error;
 mod group;
 mod join;
 mod key;
+mod linear;
 mod operator;
 mod stateless;
 mod trace;
 
-pub use aggregate::{Aggregate, AggregateSpec};
+pub use aggregate::{Aggregate, AggregateCall, AggregateSpec};
 pub use circuit::{Circuit, Generation, Output, OutputSnapshot, Root};
 pub use codec::{decode_batch, decode_delta, encode_batch, encode_delta, environment_fingerprint};
 pub use delta::{Delta, WEIGHT_COLUMN};

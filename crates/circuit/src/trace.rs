@@ -196,13 +196,16 @@ impl Trace {
     }
 }
 
+/// Takes the rows that a lookup found in one batch.
+type Found<'a> = dyn FnMut(&Batch, Vec<u32>, Vec<u32>) -> Result<()> + 'a;
+
 /// [`Trace::lookup`] over a list of batches.
 pub(crate) fn lookup_in(
     batches: &[Arc<Batch>],
     keyer: &Keyer,
     keys: &[ArrayRef],
     hashes: &[u64],
-    found: &mut dyn FnMut(&Batch, Vec<u32>, Vec<u32>) -> Result<()>,
+    found: &mut Found<'_>,
 ) -> Result<()> {
     if hashes.is_empty() || batches.is_empty() {
         return Ok(());

@@ -50,10 +50,11 @@ pub async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Archives everything up to the log's head of this moment.
+/// Archives everything up to the log's head of this moment, as far as the sequencer shows the
+/// producers and watermarks of it: a commit must not leave the log before they are kept.
 pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
     let mut progress = inner.progress.lock().await;
-    let target = inner.log.head();
+    let target = inner.log.head().min(inner.sequencer.shown());
     while progress.archived_through < target {
         let log = Arc::clone(&inner.log);
         let after = progress.archived_through;

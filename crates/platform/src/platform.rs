@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     pub progress: tokio::sync::Mutex<Progress>,
     pub archived: watch::Sender<Lsn>,
     pub archive_now: Notify,
+    /// Held while checkpoints are written or removed.
+    pub checkpoint_turn: tokio::sync::Mutex<()>,
     pub appends: Mutex<BTreeMap<StreamId, u64>>,
     pub freshness: Arc<Freshness>,
     pub stop: watch::Sender<bool>,
@@ -220,6 +222,7 @@ impl Platform {
             views: RwLock::default(),
             started: Instant::now(),
             archive_now: Notify::new(),
+            checkpoint_turn: tokio::sync::Mutex::default(),
             appends: Mutex::default(),
             stop: watch::Sender::new(false),
             ready: AtomicBool::new(false),

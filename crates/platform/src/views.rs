@@ -267,11 +267,13 @@ pub(crate) async fn remove(inner: &Arc<Inner>, name: &str) -> Result<()> {
     if let Some(entry) = entry {
         inner.batches.remove(name, entry.def.version)?;
     }
+    let _turn = inner.checkpoint_turn.lock().await;
     Ok(checkpoint::remove_stale(&inner.dir("speed"), &inner.live_views())?)
 }
 
 /// Writes a checkpoint of every view.
 pub(crate) async fn checkpoint(inner: &Arc<Inner>) -> Result<()> {
+    let _turn = inner.checkpoint_turn.lock().await;
     let images = inner.driver.images().await?;
     let (dir, live) = (inner.dir("speed"), inner.live_views());
     crate::archiver::blocking(move || {

@@ -142,9 +142,6 @@ impl ServedView {
     /// The key that the filters fix, in the order of the group columns.
     fn key_of(&self, filters: &[Expr]) -> Option<(Arc<AggregateSpec>, Vec<ScalarValue>)> {
         let Core::States { spec, .. } = &self.compiled().core else { return None };
-        if self.snapshot.merged.lock().is_some() && self.layer == Layer::Served {
-            return None;
-        }
         let columns = self.compiled().key_columns()?;
         let schema = &self.compiled().schema;
         let mut key = Vec::with_capacity(columns.len());

@@ -123,26 +123,39 @@ fn remove_others(dir: &Path, kept: &BTreeSet<u64>) -> Result<()> {
     Ok(())
 }
 
-/// Restores a view from its checkpoint; None where there is none that fits.
+/// Restores a view from its checkpoint; None where there is none that fits. What the checkpoint
+/// does not name is removed: a process that died while writing has left batches whose ids this one
+/// gives out again, and a later checkpoint must not take them for its own.
 pub fn read(root: &Path, compiled: &Arc<CompiledView>, version: u32) -> Result<Option<Attached>> {
     let dir = directory(root, &compiled.name, version);
-    let Ok(text) = fs::read(dir.join(MANIFEST)) else { return Ok(None) };
-    let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return Ok(None) };
-    if manifest.fingerprint != environment_fingerprint() || manifest.version != version {
+    if !dir.exists() {
         return Ok(None);
     }
+    let Some(manifest) = manifest(&dir, version) else {
+        fs::remove_dir_all(&dir).map_err(failed(&dir))?;
+        return Ok(None);
+    };
     let mut circuit = compiled.circuit(Lsn::ZERO)?;
-    match load(&dir, &manifest, &circuit) {
-        Ok((operators, generations)) => {
-            circuit.restore(operators, generations)?;
-            let compiled = Arc::clone(compiled);
-            Ok(Some(Attached { compiled, version, circuit, lsn: manifest.lsn }))
-        }
-        Err(error) => {
-            tracing::warn!(view = compiled.name, %error, "a checkpoint is not usable; rebuilding");
-            Ok(None)
-        }
+    let restored = load(&dir, &manifest, &circuit)
+        .and_then(|(operators, generations)| Ok(circuit.restore(operators, generations)?));
+    if let Err(error) = restored {
+        tracing::warn!(view = compiled.name, %error, "a checkpoint is not usable; rebuilding");
+        fs::remove_dir_all(&dir).map_err(failed(&dir))?;
+        return Ok(None);
     }
+    let generations = manifest.generations.iter().map(|(_, ids)| ids);
+    let kept = manifest.operators.iter().chain(generations).flatten().copied().collect();
+    remove_others(&dir, &kept)?;
+    let compiled = Arc::clone(compiled);
+    Ok(Some(Attached { compiled, version, circuit, lsn: manifest.lsn }))
+}
+
+/// The checkpoint's list of batches, if this process can read them.
+fn manifest(dir: &Path, version: u32) -> Option<Manifest> {
+    let text = fs::read(dir.join(MANIFEST)).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+    let fits = manifest.fingerprint == environment_fingerprint() && manifest.version == version;
+    fits.then_some(manifest)
 }
 
 type Stored = (Vec<Vec<Arc<Batch>>>, Vec<(Lsn, Vec<Arc<Batch>>)>);

@@ -56,6 +56,7 @@ struct Shared {
 
 /// The durable state, for those who ask.
 struct Seen {
+    head: Lsn,
     counters: BTreeMap<StreamId, Counters>,
     producers: BTreeMap<String, (u64, Lsn)>,
 }
@@ -72,7 +73,8 @@ impl Sequencer {
         limits: Limits,
     ) -> Result<Sequencer> {
         state.open(log.head())?;
-        let seen = Seen { counters: state.counters(), producers: state.producers() };
+        let (counters, producers) = (state.counters(), state.producers());
+        let seen = Seen { head: log.head(), counters, producers };
         let shared = Arc::new(Shared {
             queue: Queue::new(limits),
             limits,
@@ -138,6 +140,12 @@ impl Sequencer {
     #[must_use]
     pub fn counters(&self) -> BTreeMap<StreamId, Counters> {
         self.0.shared.seen.lock().counters.clone()
+    }
+
+    /// The last commit that counters and producers tell of. The log's head may be ahead of it.
+    #[must_use]
+    pub fn shown(&self) -> Lsn {
+        self.0.shared.seen.lock().head
     }
 
     /// The last sequence and commit of each producer whose last commit is at most `through`. With
@@ -242,6 +250,7 @@ impl Worker {
         self.shared.backlog_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let confirmed = self.state.confirm();
         let mut seen = self.shared.seen.lock();
+        seen.head = commits.last().map_or(seen.head, |c| c.lsn);
         seen.counters.extend(confirmed.counters);
         for id in confirmed.forgotten {
             seen.producers.remove(&id);

@@ -16,7 +16,7 @@ const RETRY_AFTER_SECONDS: u16 = 1;
 pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
-    error: Error,
+    error: Box<Error>,
 }
 
 /// The name and status of each kind.
@@ -44,7 +44,7 @@ fn meaning(code: Code) -> (&'static str, StatusCode) {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let (code, status) = meaning(error.code);
-        Self { status, code, error }
+        Self { status, code, error: Box::new(error) }
     }
 }
 
@@ -54,23 +54,25 @@ impl ApiError {
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
-        let error = Error::new(Code::InvalidInput, message);
-        Self { status: StatusCode::NOT_FOUND, code: "not_found", error }
+        Self::of_wire(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     pub(super) fn method_not_allowed(message: impl Into<String>) -> Self {
-        let error = Error::new(Code::InvalidInput, message);
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", error }
+        Self::of_wire(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
-        let error = Error::new(Code::InvalidInput, message);
-        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, code: "unsupported_media_type", error }
+        Self::of_wire(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
     /// A refusal that the framework made, with its status.
     pub(super) fn refused(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, code: "invalid_input", error: Error::new(Code::InvalidInput, message) }
+        Self::of_wire(status, "invalid_input", message)
+    }
+
+    /// What only HTTP can get wrong; the platform has no code for it.
+    fn of_wire(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, error: Box::new(Error::new(Code::InvalidInput, message)) }
     }
 
     /// Rows of a request body that cannot be taken in.
@@ -88,7 +90,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Error { message, hint, stream, row, field, .. } = self.error;
+        let Error { message, hint, stream, row, field, .. } = *self.error;
         if self.status.is_server_error() {
             tracing::error!(code = self.code, %message, "request failed");
         }

@@ -67,6 +67,7 @@ async fn requests_that_are_not_understood() {
     error(running.get("/v1/batch/runs/none").await, 404, "not_found").await;
     error(running.get("/v1/views/nowhere").await, 404, "unknown_relation").await;
     error(running.get("/v1/views/v?_wrong=1").await, 400, "invalid_input").await;
+    error(running.get("/v1/views/%ff").await, 400, "invalid_input").await;
     let json = running.post("/v1/sql", "application/json", "{\"query\":").await;
     error(json, 400, "invalid_input").await;
     let other = running.post("/v1/sql", "application/json", "{\"sql\":\"select 1\"}").await;

@@ -182,3 +182,24 @@ async fn a_repeated_request_counts_once() {
     assert_eq!(counted["rows"], json!([[3]]));
     running.stop().await;
 }
+
+/// `id,carrier\n1,UA\n2,\n`
+const GZIP: [u8; 39] = [
+    31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 203, 76, 209, 73, 78, 44, 42, 202, 76, 45, 226, 50, 212, 9,
+    117, 228, 50, 210, 225, 2, 0, 110, 154, 12, 24, 19, 0, 0, 0,
+];
+
+#[tokio::test]
+async fn compressed_bodies_are_read_and_damaged_ones_refused() {
+    let running = start().await;
+    let send = |body: Vec<u8>| {
+        let request = running.client.post(format!("{}/v1/streams/flights/events", running.url));
+        let request = request.header("content-type", "text/csv").header("content-encoding", "gzip");
+        request.body(body).send()
+    };
+    let ack: Value = send(GZIP.to_vec()).await.unwrap().json().await.unwrap();
+    assert_eq!(ack["rows"], 2, "{ack}");
+    let damaged = send(GZIP[..20].to_vec()).await.unwrap();
+    error(damaged, 400, "invalid_input").await;
+    running.stop().await;
+}

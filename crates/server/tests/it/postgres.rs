@@ -75,7 +75,7 @@ async fn prepared_statements_take_parameters() {
 async fn a_session_keeps_its_variables() {
     let running = start().await;
     let mut client = Wire::connect(running.postgres).await;
-    assert_eq!(kinds(&client.query("SET application_name = 'test'").await), "C");
+    assert!(kinds(&client.query("SET application_name = 'test'").await).ends_with('C'));
     assert_eq!(first_row(&client.query("SHOW application_name").await), ["test"]);
     running.stop().await;
 }

@@ -329,7 +329,10 @@ impl<'a> Grammar<'a> {
         {
             sql = match self.rng.random_range(0..3) {
                 0 => format!("TUMBLE({sql}, {ts}, INTERVAL '1 hour')"),
-                1 => format!("TUMBLE({sql}, {ts}, INTERVAL '1 day', INTERVAL '6 hours')"),
+                1 => {
+                    self.plain = false;
+                    format!("TUMBLE({sql}, {ts}, INTERVAL '1 day', INTERVAL '6 hours')")
+                }
                 _ => format!("HOP({sql}, {ts}, INTERVAL '30 minutes', INTERVAL '1 hour')"),
             };
             columns.push(("window_start".into(), Class::Timestamp));

@@ -1,0 +1,183 @@
+//! Kills a real `kaplan` process at random moments and counts what is wrong afterwards:
+//! `crash_matrix [--rounds N] [--seed S]`.
+//!
+//! Every round writes, runs batches, replays or defines views, is killed with SIGKILL, starts
+//! again on the same directory, sends again what was not acknowledged, and compares every stream,
+//! table and view with what the program itself knows. Exits with 1 on any difference, and then
+//! keeps the data directory and prints its path. The seed repeats the choices, not the moments:
+//! those depend on the machine.
+//!
+//! Refuses to run without the program: build it with `cargo build -p kaplan-cli`.
+
+mod check;
+mod load;
+mod server;
+mod truth;
+
+use anyhow::{Context, bail};
+use check::Report;
+use load::World;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use server::Server;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+const DEFAULT_ROUNDS: u64 = 10;
+/// Rounds on one data directory.
+const ROUNDS_PER_DIRECTORY: u64 = 25;
+/// Every view is also verified by the server itself in one of this many rounds.
+const ROUNDS_PER_VERIFY: u64 = 3;
+/// The kill comes at most this long after the phase began.
+const MAX_DELAY_MS: u64 = 400;
+/// Writes run this long before the phase begins.
+const WARM_UP: Duration = Duration::from_millis(100);
+
+/// What goes on, besides writes, when the kill comes.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Write,
+    Quiet,
+    Batch,
+    Replay,
+    Define,
+    Recover,
+}
+
+const PHASES: [Phase; 6] =
+    [Phase::Write, Phase::Quiet, Phase::Batch, Phase::Replay, Phase::Define, Phase::Recover];
+
+fn main() -> ExitCode {
+    match arguments().and_then(|(rounds, seed)| run(rounds, seed)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            say(&format!("crash_matrix: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// One line on the standard output; a reader that went away is no reason to stop.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn arguments() -> anyhow::Result<(u64, u64)> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (mut rounds, mut seed) = (DEFAULT_ROUNDS, u64::from(now.subsec_nanos()));
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().and_then(|value| value.parse().ok());
+        match (name.as_str(), value) {
+            ("--rounds", Some(value)) => rounds = value,
+            ("--seed", Some(value)) => seed = value,
+            _ => bail!("{name}: use --rounds N and --seed S with whole numbers"),
+        }
+    }
+    Ok((rounds, seed))
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn run(rounds: u64, seed: u64) -> anyhow::Result<bool> {
+    say(&format!("crash-matrix: {rounds} rounds, seed {seed}"));
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (mut report, started) = (Report::default(), Instant::now());
+    let mut done = 0;
+    while done < rounds && report.clean() {
+        let count = ROUNDS_PER_DIRECTORY.min(rounds - done);
+        let directory = tempfile::Builder::new().prefix("kaplan-crash-").tempdir()?;
+        let path = directory.path().to_path_buf();
+        let outcome = life(path.clone(), count, done, &mut rng, &mut report).await;
+        if let Err(error) = &outcome {
+            report.violation(format!("{error:#}"));
+        }
+        done = report.rounds;
+        if !report.clean() {
+            say(&format!("the data directory is kept: {}", directory.keep().display()));
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let acknowledged = report.acknowledged;
+        say(&format!("{done} rounds, {acknowledged} events acknowledged, {seconds:.0} s"));
+    }
+    say(&report.json(seed));
+    Ok(report.clean())
+}
+
+/// Some rounds on one new directory.
+async fn life(
+    directory: PathBuf,
+    rounds: u64,
+    first: u64,
+    rng: &mut ChaCha8Rng,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut server = Server::start(&directory)?;
+    server.ready().await?;
+    let mut world = World::new(rng.random());
+    check::define(&server).await?;
+    for round in 0..rounds {
+        let began = Instant::now();
+        let phase = PHASES[rng.random_range(0..PHASES.len())];
+        let delay = Duration::from_millis(rng.random_range(0..=MAX_DELAY_MS));
+        server = until_killed(server, &mut world, phase, delay, rng, report).await?;
+        world.settle(&server).await.context("sending again after the restart")?;
+        let last = round + 1 == rounds;
+        let verify = last || round % ROUNDS_PER_VERIFY == 0;
+        check::all(&server, &world, verify, report).await?;
+        report.rounds += 1;
+        report.acknowledged += world.take_acknowledged();
+        let (number, ms) = (first + round + 1, began.elapsed().as_millis());
+        say(&format!("round {number}: {phase:?} killed after {} ms, {ms} ms", delay.as_millis()));
+        if !report.clean() {
+            say(&format!("the server's log: {}", server.log_path().display()));
+            break;
+        }
+    }
+    server.kill().await
+}
+
+/// Loads the server, kills it in the phase, and starts it again.
+async fn until_killed(
+    mut server: Server,
+    world: &mut World,
+    phase: Phase,
+    delay: Duration,
+    rng: &mut ChaCha8Rng,
+    report: &mut Report,
+) -> anyhow::Result<Server> {
+    let (stop, stopped) = watch::channel(false);
+    let writers = world.start(&server, &stopped);
+    let reader = tokio::spawn(check::read_along(server.client(), stopped.clone()));
+    tokio::time::sleep(WARM_UP).await;
+    if matches!(phase, Phase::Quiet) {
+        stop.send_replace(true);
+    }
+    let extra = match phase {
+        Phase::Batch => Some(load::batches(server.client(), rng.random())),
+        Phase::Replay => Some(load::replays(server.client(), rng.random())),
+        Phase::Define => Some(load::definitions(server.client(), rng.random())),
+        Phase::Write | Phase::Quiet | Phase::Recover => None,
+    };
+    tokio::time::sleep(delay).await;
+    server.kill().await?;
+    report.kills += 1;
+    stop.send_replace(true);
+    if let Some(extra) = extra {
+        extra.await??;
+    }
+    report.differences += reader.await??;
+    world.join(writers).await?;
+    server = server.restart()?;
+    if matches!(phase, Phase::Recover) {
+        tokio::time::sleep(delay).await;
+        server.kill().await?;
+        report.kills += 1;
+        server = server.restart()?;
+    }
+    server.ready().await?;
+    Ok(server)
+}

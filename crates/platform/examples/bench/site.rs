@@ -1,0 +1,110 @@
+//! A platform with default settings in a directory of its own, and short ways to ask it.
+//!
+//! Each part of the benchmark opens one, so that no part pays for the data of another.
+
+use anyhow::{Context, Result, bail};
+use arrow::array::RecordBatch;
+use kaplan_base::{Lsn, SystemClock};
+use kaplan_platform::{Outcome, Platform, RowSet, Session, Settings, ViewStatus};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How often the archiver's progress is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The open platform; `close` it to delete its directory.
+pub struct Site {
+    pub platform: Platform,
+    session: Session,
+    _dir: TempDir,
+}
+
+/// `$XDG_CACHE_HOME/kaplan/bench`, which is on a disk.
+fn parent() -> Result<PathBuf> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()) {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    let parent = cache.join("kaplan/bench");
+    std::fs::create_dir_all(&parent).with_context(|| parent.display().to_string())?;
+    Ok(parent)
+}
+
+impl Site {
+    pub async fn open() -> Result<Self> {
+        let dir = tempfile::tempdir_in(parent()?)?;
+        let settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
+        let platform = Platform::open(settings, Arc::new(SystemClock)).await?;
+        Ok(Self { platform, session: Session::default(), _dir: dir })
+    }
+
+    pub async fn close(self) -> Result<()> {
+        Ok(self.platform.close().await?)
+    }
+
+    /// Runs a statement that has no rows.
+    pub async fn run(&mut self, sql: &str) -> Result<()> {
+        self.platform.execute(&mut self.session, sql).await.with_context(|| sql.to_owned())?;
+        Ok(())
+    }
+
+    /// The rows of a query.
+    pub async fn rows(&mut self, sql: &str) -> Result<RowSet> {
+        let outcomes = self.platform.execute(&mut self.session, sql).await;
+        match outcomes.with_context(|| sql.to_owned())?.pop() {
+            Some(Outcome::Rows(rows)) => Ok(rows),
+            _ => bail!("{sql}: no rows"),
+        }
+    }
+
+    /// Appends the batches, each in its own commit, with `producers` at work at a time; returns the
+    /// last commit.
+    pub async fn append_all(
+        &self,
+        stream: &'static str,
+        batches: Vec<RecordBatch>,
+        producers: usize,
+    ) -> Result<Lsn> {
+        let mut tasks = Vec::with_capacity(producers);
+        for share in shares(batches, producers) {
+            let platform = self.platform.clone();
+            tasks.push(tokio::spawn(async move {
+                let mut last = Lsn::ZERO;
+                for batch in share {
+                    last = platform.append(stream, vec![batch], None).await?.lsn;
+                }
+                anyhow::Ok(last)
+            }));
+        }
+        let mut last = Lsn::ZERO;
+        for task in tasks {
+            last = last.max(task.await??);
+        }
+        Ok(last)
+    }
+
+    /// Waits until the lake has everything that is durable now.
+    pub async fn wait_archived(&self) -> Result<()> {
+        let target = self.platform.status()?.durable_lsn;
+        while self.platform.status()?.archived_lsn < target {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    pub fn view(&self, name: &str) -> Result<ViewStatus> {
+        let views = self.platform.status()?.views;
+        views.into_iter().find(|v| v.name == name).with_context(|| format!("no view {name}"))
+    }
+}
+
+/// Deals items to `count` hands.
+pub fn shares<T>(items: Vec<T>, count: usize) -> Vec<Vec<T>> {
+    let mut hands: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
+    for (n, item) in items.into_iter().enumerate() {
+        hands[n % count].push(item);
+    }
+    hands
+}
