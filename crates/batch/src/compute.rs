@@ -45,11 +45,11 @@ pub async fn compute(
 ) -> Result<Computed> {
     let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
     for stream in view.streams() {
-        let spec = inputs.tables.get(&stream).ok_or_else(|| kaplan_lake::Error::Missing {
-            table: stream.clone(),
-        })?;
-        let table =
-            relation(&inputs.lake, &inputs.session, spec, (after, to), Vec::new()).await?;
+        let spec = inputs
+            .tables
+            .get(&stream)
+            .ok_or_else(|| kaplan_lake::Error::Missing { table: stream.clone() })?;
+        let table = relation(&inputs.lake, &inputs.session, spec, (after, to), Vec::new()).await?;
         tables.insert(stream, table);
     }
     let plan = CompiledView::over(view.core_plan(), &|stream| {

@@ -5,8 +5,8 @@
 //! <dir>/<view>@<version>/manifest.json       which files, at which LSN; replaced atomically
 //! ```
 //!
-//! Publication is compare-and-set: the LSN must be above the published one, and an incremental run
-//! must begin exactly there. A manifest is replaced only after its files are durable, and files are
+//! Publication is compare-and-set: the LSN must be above the published one (a full run may replace it
+//! at the same LSN), and an incremental run must begin exactly there. A manifest is replaced only after its files are durable, and files are
 //! removed only after the manifest no longer names them.
 
 use crate::{Error, Result};
@@ -100,7 +100,8 @@ impl Store {
         for name in &manifest.files {
             let path = dir.join(name);
             let bytes = fs::read(&path).map_err(failed(&path))?;
-            let batch = decode_batch(0, &bytes, key).map_err(|e| damaged(format!("{name}: {e}")))?;
+            let batch =
+                decode_batch(0, &bytes, key).map_err(|e| damaged(format!("{name}: {e}")))?;
             batches.push(Arc::new(batch));
         }
         let published = Arc::new(Published {
@@ -130,7 +131,8 @@ impl Store {
         let current = self.get(view, version);
         let published = current.as_ref().map_or(Lsn::ZERO, |p| p.lsn);
         let overtaken = || Error::Overtaken { view: view.into(), lsn, published };
-        if (current.is_some() && lsn <= published) || base.is_some_and(|b| b != published) {
+        let old = current.is_some() && (lsn < published || (lsn == published && base.is_some()));
+        if old || base.is_some_and(|b| b != published) {
             return Err(overtaken());
         }
         let dir = self.directory(view, version);

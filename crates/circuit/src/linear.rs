@@ -146,8 +146,7 @@ impl LinearSpec {
             .map(|(c, f)| cast(c, f.data_type()))
             .collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch =
-            RecordBatch::try_new_with_options(SchemaRef::clone(output), columns, &options)?;
+        let batch = RecordBatch::try_new_with_options(SchemaRef::clone(output), columns, &options)?;
         Ok(filter_record_batch(&batch, &exists)?)
     }
 }
@@ -241,7 +240,8 @@ impl Call {
         Ok(match (self.finish, &self.sum) {
             (Finish::Count, _) => Arc::new(Int64Array::from(sums.counts.clone())),
             (Finish::Mean, _) => {
-                let mean = |i: usize| some(i).then(|| sums.integers[i] as f64 / sums.counts[i] as f64);
+                let mean =
+                    |i: usize| some(i).then(|| sums.integers[i] as f64 / sums.counts[i] as f64);
                 Arc::new((0..sums.counts.len()).map(mean).collect::<Float64Array>())
             }
             (Finish::Sum, Sum::Decimal(p, s)) => {
@@ -318,7 +318,8 @@ impl<'a> Table<'a> {
         let width = self.linear.spec.group.len();
         self.intern(&states.columns()[..width], states.num_rows())?;
         let mut columns = states.columns()[width..].iter();
-        let mut next = || columns.next().cloned().unwrap_or_else(|| Arc::new(Int64Array::from(vec![0i64; 0])));
+        let mut next =
+            || columns.next().cloned().unwrap_or_else(|| Arc::new(Int64Array::from(vec![0i64; 0])));
         add_integers(&mut self.weights, &self.indices, &next());
         for (call, sums) in self.linear.calls.iter().zip(&mut self.sums) {
             add_integers(&mut sums.counts, &self.indices, &next());

@@ -23,6 +23,8 @@ const CHUNK_BYTES: usize = 64 << 20;
 const TICK: Duration = Duration::from_millis(200);
 /// A table is compacted after this many appends.
 const APPENDS_PER_COMPACTION: u64 = 16;
+/// Files that compaction replaced are removed after this many hours.
+const VACUUM_AFTER_HOURS: u32 = 24;
 
 /// Archives until the platform stops: on request, by time, and when the tail grows large.
 pub async fn run(inner: Arc<Inner>) {
@@ -151,9 +153,19 @@ async fn compact_now_and_then(inner: &Inner, info: &StreamInfo) {
         let mut appends = inner.appends.lock();
         let count = appends.entry(info.id).or_default();
         *count += 1;
-        *count % APPENDS_PER_COMPACTION == 0
+        count.is_multiple_of(APPENDS_PER_COMPACTION)
     };
-    if due && let Err(error) = inner.lake.compact(&info.table(), inner.settings.compact_bytes).await {
+    if !due {
+        return;
+    }
+    let table = info.table();
+    let compacted = inner.lake.compact(&table, inner.settings.compact_bytes).await;
+    // Readers pin a version for minutes at most; what compaction replaced goes a day later.
+    let done = match compacted {
+        Ok(_) => inner.lake.vacuum(&table, VACUUM_AFTER_HOURS).await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
         tracing::warn!(%error, stream = info.name, "compaction put off");
     }
 }

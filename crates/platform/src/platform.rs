@@ -124,7 +124,11 @@ impl Inner {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.runtime.handle()?.spawn(work).await.map_err(|_| Error::new(Code::Internal, "a query was lost"))?
+        self.runtime
+            .handle()?
+            .spawn(work)
+            .await
+            .map_err(|_| Error::new(Code::Internal, "a query was lost"))?
     }
 
     /// A stream's definition.
@@ -133,7 +137,8 @@ impl Inner {
         if let Some(def) = definitions.streams.get(name) {
             return Ok(def.clone());
         }
-        let error = Error::new(Code::UnknownRelation, format!("there is no stream or table {name}"));
+        let error =
+            Error::new(Code::UnknownRelation, format!("there is no stream or table {name}"));
         let error = error.stream(name);
         if definitions.views.contains_key(name) {
             return Err(error.hint(format!("{name} is a view; write to the streams it reads")));
@@ -150,7 +155,8 @@ pub(crate) fn closest<'a>(
     name: &str,
     known: impl Iterator<Item = &'a String>,
 ) -> Option<&'a String> {
-    let distance = |other: &str| datafusion::common::utils::datafusion_strsim::levenshtein(name, other);
+    let distance =
+        |other: &str| datafusion::common::utils::datafusion_strsim::levenshtein(name, other);
     known.map(|k| (distance(k), k)).filter(|(d, _)| *d <= 3).min().map(|(_, k)| k)
 }
 

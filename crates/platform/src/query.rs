@@ -41,12 +41,7 @@ impl Inner {
     }
 
     /// A view at the snapshot's LSN.
-    pub fn served(
-        &self,
-        snapshot: &Snapshot,
-        name: &str,
-        layer: Layer,
-    ) -> Result<ServedView> {
+    pub fn served(&self, snapshot: &Snapshot, name: &str, layer: Layer) -> Result<ServedView> {
         let entry = self.view(name)?;
         let layer = match layer {
             Layer::Served => kaplan_serving::Layer::Served,
@@ -140,11 +135,10 @@ impl Inner {
             let (log, streams, stream) =
                 (Arc::clone(&self.log), self.streams.clone(), name.to_string());
             let tail = blocking(move || {
-                Ok(replay::tail(&*log, &streams, &stream, archived, lsn)
-                    .map_err(|e| match e {
-                        kaplan_speed::Error::Log(kaplan_log::Error::Trimmed { .. }) => None,
-                        other => Some(Error::from(other)),
-                    }))
+                Ok(replay::tail(&*log, &streams, &stream, archived, lsn).map_err(|e| match e {
+                    kaplan_speed::Error::Log(kaplan_log::Error::Trimmed { .. }) => None,
+                    other => Some(Error::from(other)),
+                }))
             })
             .await?;
             match tail {
@@ -187,17 +181,15 @@ fn schema_of(plan: &LogicalPlan) -> SchemaRef {
     SchemaRef::clone(plan.schema().inner())
 }
 
-/// Runs a plan to its end.
+/// Runs a plan to its end. Ad hoc queries may ask for the time; it is that of their start.
 pub(crate) async fn collect(state: SessionState, plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
-    let physical = state.create_physical_plan(&plan).await?;
-    let task = state.task_ctx();
-    Ok(datafusion::physical_plan::collect(physical, task).await?)
+    let context = SessionContext::new_with_state(state);
+    Ok(context.execute_logical_plan(plan).await?.collect().await?)
 }
 
 /// Reads one view without SQL.
 pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowSet> {
-    let mut session = Session::default();
-    session.last_write = read.at.unwrap_or_default();
+    let session = Session { last_write: read.at.unwrap_or_default(), ..Session::default() };
     let name = match read.layer {
         Layer::Served => read.view.clone(),
         Layer::Batch => format!("batch.{}", read.view),
@@ -218,15 +210,13 @@ pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowS
                 .field(column)
                 .hint(format!("its columns are {}", columns.join(", "))));
         };
-        let literal = datafusion::scalar::ScalarValue::try_from_string(
-            value.clone(),
-            field.data_type(),
-        )
-        .map_err(|_| {
-            let data_type = dialect::sql_type_name(field.data_type());
-            let message = format!("{column}: {value:?} is not a {data_type}");
-            Error::new(Code::InvalidValue, message).field(column)
-        })?;
+        let literal =
+            datafusion::scalar::ScalarValue::try_from_string(value.clone(), field.data_type())
+                .map_err(|_| {
+                    let data_type = dialect::sql_type_name(field.data_type());
+                    let message = format!("{column}: {value:?} is not a {data_type}");
+                    Error::new(Code::InvalidValue, message).field(column)
+                })?;
         frame = frame.filter(ident(column.as_str()).eq(lit(literal)))?;
     }
     if let Some(limit) = read.limit {

@@ -55,8 +55,8 @@ pub fn definition(planner: &Planner, catalog: &Catalog, def: &StreamDef) -> Resu
         })?;
         conditions.push(condition);
     }
-    let checks = (!conditions.is_empty())
-        .then(|| Box::new(Conditions(conditions)) as Box<dyn Checks>);
+    let checks =
+        (!conditions.is_empty()).then(|| Box::new(Conditions(conditions)) as Box<dyn Checks>);
     let quarantine = def
         .checks
         .iter()

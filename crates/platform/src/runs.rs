@@ -28,8 +28,9 @@ const SCHEDULE_TICK: Duration = Duration::from_millis(250);
 pub(crate) struct Runs {
     path: PathBuf,
     runs: Mutex<Vec<(Option<String>, BatchRun)>>,
-    /// Held by the run at work.
-    turn: tokio::sync::Mutex<()>,
+    /// Written by the run at work, read by replays of Lambda views: a run cuts circuits, and one that
+    /// took another's place in between would not have the cut.
+    pub turn: tokio::sync::RwLock<()>,
 }
 
 impl Runs {
@@ -49,7 +50,7 @@ impl Runs {
                 *key = None;
             }
         }
-        Ok(Self { path, runs: Mutex::new(runs), turn: tokio::sync::Mutex::default() })
+        Ok(Self { path, runs: Mutex::new(runs), turn: tokio::sync::RwLock::default() })
     }
 
     /// A run by id.
@@ -171,12 +172,8 @@ pub(crate) async fn run_to_end(
     }
 }
 
-async fn perform(
-    inner: &Arc<Inner>,
-    run: &mut BatchRun,
-    views: &[Arc<ViewEntry>],
-) -> Result<()> {
-    let _turn = inner.runs.turn.lock().await;
+async fn perform(inner: &Arc<Inner>, run: &mut BatchRun, views: &[Arc<ViewEntry>]) -> Result<()> {
+    let _turn = inner.runs.turn.write().await;
     let lsn = inner.driver.cut(run.views.clone()).await?;
     run.lsn = Some(lsn);
     inner.runs.update(run)?;
@@ -243,11 +240,14 @@ async fn content(
     }
     let increment = compiled.mergeable && mode != BatchMode::Full;
     let base = current.as_ref().filter(|_| increment).map(|c| c.lsn);
-    let tables =
-        inner.streams.all().into_iter().map(|s| (s.name.clone(), s.table())).collect::<BTreeMap<_, _>>();
+    let tables = inner
+        .streams
+        .all()
+        .into_iter()
+        .map(|s| (s.name.clone(), s.table()))
+        .collect::<BTreeMap<_, _>>();
     let inputs = Inputs { lake: inner.lake.clone(), session: inner.session.clone(), tables };
-    let computed =
-        compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), lsn).await?;
+    let computed = compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), lsn).await?;
     let rows = computed.rows;
     let mut batches = vec![Arc::new(computed.batch)];
     batches.retain(|b| !b.is_empty());

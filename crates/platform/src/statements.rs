@@ -2,7 +2,7 @@
 
 use crate::platform::Inner;
 use crate::{
-    BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, catalog, query,
+    Ack, BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, catalog, query,
     recover, runs, verify, views, writes,
 };
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -22,8 +22,10 @@ pub(crate) async fn execute(
 ) -> Result<Vec<Outcome>> {
     if sql.len() > limits::MAX_SQL_BYTES {
         let message = format!("the SQL text has {} bytes", sql.len());
-        return Err(Error::new(Code::TooLarge, message)
-            .hint(format!("at most {} are taken; use COPY or HTTP for data", limits::MAX_SQL_BYTES)));
+        return Err(Error::new(Code::TooLarge, message).hint(format!(
+            "at most {} are taken; use COPY or HTTP for data",
+            limits::MAX_SQL_BYTES
+        )));
     }
     let mut outcomes = Vec::new();
     for parsed in dialect::parse(sql)? {
@@ -44,6 +46,11 @@ fn wrote(tag: String, lsn: Lsn) -> Outcome {
     Outcome::Done { tag, lsn: Some(lsn), notices: Vec::new() }
 }
 
+/// The rows of a write that are in the stream now.
+fn admitted(ack: &Ack) -> u64 {
+    ack.rows.saturating_sub(ack.duplicates + ack.dropped + ack.quarantined)
+}
+
 async fn statement(
     inner: &Arc<Inner>,
     session: &mut Session,
@@ -59,7 +66,7 @@ async fn statement(
         Statement::Drop(names) => drop_relations(inner, names).await?,
         Statement::Insert(insert) => {
             let ack = writes::insert(inner, session, &insert).await?;
-            wrote(format!("INSERT 0 {}", ack.rows - ack.duplicates - ack.dropped), ack.lsn)
+            wrote(format!("INSERT 0 {}", admitted(&ack)), ack.lsn)
         }
         Statement::Delete(delete) => {
             let ack = writes::delete(inner, session, &delete).await?;
@@ -71,7 +78,7 @@ async fn statement(
         }
         Statement::Load(load) => {
             let ack = writes::load(inner, &load).await?;
-            wrote(format!("COPY {}", ack.rows - ack.duplicates), ack.lsn)
+            wrote(format!("COPY {}", admitted(&ack)), ack.lsn)
         }
         Statement::Show(show) => self::show(inner, session, show)?,
         Statement::Describe(name) => describe(inner, &name)?,
@@ -88,8 +95,11 @@ async fn statement(
         }
         Statement::Replay { view, from } => {
             if from.is_some_and(|l| l > Lsn::ZERO) {
-                return Err(Error::new(Code::Unsupported, "REPLAY FROM a later LSN is not supported")
-                    .hint("leave FROM out: the whole history is replayed"));
+                return Err(Error::new(
+                    Code::Unsupported,
+                    "REPLAY FROM a later LSN is not supported",
+                )
+                .hint("leave FROM out: the whole history is replayed"));
             }
             let entry = inner.view(&view)?;
             views::bring_up(inner, &entry, false).await?;
@@ -99,7 +109,8 @@ async fn statement(
             Outcome::Rows(verify::verify(inner, session, &view, at).await?)
         }
         Statement::AlterView(alter) => {
-            let message = format!("ALTER MATERIALIZED VIEW {} SET is not supported yet", alter.name);
+            let message =
+                format!("ALTER MATERIALIZED VIEW {} SET is not supported yet", alter.name);
             return Err(Error::new(Code::Unsupported, message)
                 .hint("drop the view and create it with the other architecture"));
         }
@@ -155,7 +166,10 @@ async fn create_stream(inner: &Arc<Inner>, create: CreateStream) -> Result<Outco
             notices: vec![format!("{} exists already, skipping", create.name)],
         });
     }
-    for name in [Some(&create.name), quarantines.then_some(&quarantine)].into_iter().flatten() {
+    // The quarantine of an earlier stream of this name is kept and goes on.
+    let kept = quarantines && stored.streams.get(&quarantine).is_some_and(is_quarantine);
+    let needed = (quarantines && !kept).then_some(&quarantine);
+    for name in [Some(&create.name), needed].into_iter().flatten() {
         if taken(name) {
             return Err(Error::new(Code::DuplicateRelation, format!("{name} exists already"))
                 .stream(name)
@@ -165,7 +179,7 @@ async fn create_stream(inner: &Arc<Inner>, create: CreateStream) -> Result<Outco
     let mut next = stored.clone();
     let mut new = Vec::new();
     let head = inner.log.head();
-    if quarantines {
+    if quarantines && !kept {
         next.next_id += 1;
         new.push(quarantine_stream(quarantine, StreamId(next.next_id), head));
     }
@@ -189,6 +203,12 @@ async fn create_stream(inner: &Arc<Inner>, create: CreateStream) -> Result<Outco
         inner.sequencer.define(definition).await?;
     }
     Ok(done(tag))
+}
+
+/// Whether a stream can take rows that broke a check.
+fn is_quarantine(def: &StreamDef) -> bool {
+    let like = quarantine_stream(def.name.clone(), def.id, def.created_at);
+    def.append_only && def.columns == like.columns
 }
 
 /// The stream that takes another one's rows that broke a check.
@@ -324,8 +344,15 @@ fn show(inner: &Inner, session: &Session, show: Show) -> Result<Outcome> {
                     ]
                 })
                 .collect();
-            let names =
-                ["name", "architecture", "state", "lsn", "batch_lsn", "batch_schedule", "state_rows"];
+            let names = [
+                "name",
+                "architecture",
+                "state",
+                "lsn",
+                "batch_lsn",
+                "batch_schedule",
+                "state_rows",
+            ];
             text_rows(&names, rows, lsn)
         }
         Show::BatchRuns { view } => {
@@ -396,9 +423,7 @@ fn stream_text(def: &StreamDef) -> String {
     if let Some(mark) = &def.watermark {
         let column = quote(&mark.column);
         let delay = mark.delay_us;
-        parts.push(format!(
-            "WATERMARK FOR {column} AS {column} - INTERVAL '{delay} microseconds'"
-        ));
+        parts.push(format!("WATERMARK FOR {column} AS {column} - INTERVAL '{delay} microseconds'"));
     }
     if let Some(unique) = &def.unique {
         let (columns, within) = (list(&unique.columns), unique.within_us);
@@ -425,6 +450,11 @@ fn view_text(def: &definitions::ViewDef) -> String {
     let mut options = vec![format!("architecture = '{architecture}'")];
     if let Some(schedule) = &def.batch_schedule {
         options.push(format!("batch_schedule = '{schedule}'"));
+    }
+    match def.batch_mode {
+        definitions::BatchMode::Auto => {}
+        definitions::BatchMode::Full => options.push("batch_mode = 'full'".into()),
+        definitions::BatchMode::Incremental => options.push("batch_mode = 'incremental'".into()),
     }
     let columns = if def.columns.is_empty() {
         String::new()
@@ -501,7 +531,8 @@ fn circuit_text(
                 .to_string()
         }
         Architecture::Lambda => {
-            "Lambda: batch runs publish the circuit's own output (floating-point values)".to_string()
+            "Lambda: batch runs publish the circuit's own output (floating-point values)"
+                .to_string()
         }
     });
     if let Some(tail) = &view.tail {

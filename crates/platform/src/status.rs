@@ -93,9 +93,8 @@ fn view(inner: &Inner, snapshot: &Snapshot, entry: &ViewEntry) -> ViewStatus {
         _ => ("running", None),
     };
     let base = published.as_ref();
-    let (batch_rows, batch_bytes) = base.map_or((0, 0), |p| {
-        p.batches.iter().fold((0, 0), |a, b| (a.0 + b.len(), a.1 + b.bytes()))
-    });
+    let (batch_rows, batch_bytes) = base
+        .map_or((0, 0), |p| p.batches.iter().fold((0, 0), |a, b| (a.0 + b.len(), a.1 + b.bytes())));
     let (rows, bytes) = running.map_or((0, 0), |v| v.size);
     ViewStatus {
         name: entry.def.name.clone(),

@@ -24,7 +24,8 @@ pub(crate) async fn verify(
     let entry = inner.view(name)?;
     let snapshot = inner.fresh_snapshot(session).await?;
     if at.is_some_and(|at| at != snapshot.lsn) {
-        let message = format!("VERIFY AT: only the newest LSN, now {}, can be verified", snapshot.lsn);
+        let message =
+            format!("VERIFY AT: only the newest LSN, now {}, can be verified", snapshot.lsn);
         return Err(Error::new(Code::Unsupported, message).hint("leave AT LSN out"));
     }
     let served_table = inner.served(&snapshot, name, Layer::Served)?.table();

@@ -70,10 +70,9 @@ impl Inner {
             append_only: s.append_only,
         });
         let views = self.views.read();
-        let views = views.iter().map(|(name, v)| Relation::View {
-            name: name.clone(),
-            plan: v.compiled.plan.clone(),
-        });
+        let views = views
+            .iter()
+            .map(|(name, v)| Relation::View { name: name.clone(), plan: v.compiled.plan.clone() });
         streams.chain(views).collect()
     }
 
@@ -153,7 +152,23 @@ pub(crate) async fn create(inner: &Arc<Inner>, create: CreateView) -> Result<()>
         inner.views.write().insert(create.name.clone(), Arc::clone(&entry));
         entry
     };
-    bring_up(inner, &entry, true).await
+    let up = bring_up(inner, &entry, true).await;
+    if up.is_err() {
+        // A view that cannot be filled is not defined either.
+        forget(inner, &entry.def.name).await?;
+    }
+    up
+}
+
+/// Takes a view out of the catalog.
+async fn forget(inner: &Arc<Inner>, name: &str) -> Result<()> {
+    let mut stored = inner.catalog.lock().await;
+    let mut next = stored.clone();
+    next.views.remove(name);
+    catalog::save(&inner.settings.data_dir, &next)?;
+    *inner.definitions.write() = Arc::new(next.clone());
+    *stored = next;
+    remove(inner, name).await
 }
 
 /// Replays a view from history and lets it follow the log; the old state serves meanwhile.
@@ -174,8 +189,14 @@ pub(crate) async fn bring_up(
 }
 
 async fn replay_and_attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result<()> {
+    // The batch view must stay the one that the replay continues until it has attached.
+    let _turn = match entry.is_lambda() {
+        true => Some(inner.runs.turn.read().await),
+        false => None,
+    };
     let base = if entry.is_lambda() { inner.base(&entry.def) } else { Lsn::ZERO };
-    let (after, cut) = if entry.compiled.mergeable { (base, None) } else { (Lsn::ZERO, Some(base)) };
+    let (after, cut) =
+        if entry.compiled.mergeable { (base, None) } else { (Lsn::ZERO, Some(base)) };
     entry.progress.rows.store(0, Ordering::Relaxed);
     let history = inner.history();
     let archived = *inner.archived.borrow();
@@ -203,8 +224,7 @@ async fn attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>, view: Attached) -> R
             Ok(()) => return Ok(()),
             Err((kaplan_speed::Error::Behind { .. }, Some(behind))) => {
                 let archived = *inner.archived.borrow();
-                view =
-                    replay::resume(&inner.history(), *behind, archived, &entry.progress).await?;
+                view = replay::resume(&inner.history(), *behind, archived, &entry.progress).await?;
             }
             Err((error, _)) => return Err(error.into()),
         }

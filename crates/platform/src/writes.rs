@@ -88,7 +88,8 @@ fn defaults(
             let is_default = matches!(value, ast::Expr::Identifier(id)
                 if id.quote_style.is_none() && id.value.eq_ignore_ascii_case("default"));
             if is_default {
-                let name = columns.get(i).cloned().or_else(|| def.columns.get(i).map(|c| c.name.clone()));
+                let name =
+                    columns.get(i).cloned().or_else(|| def.columns.get(i).map(|c| c.name.clone()));
                 let column = def.columns.iter().find(|c| Some(&c.name) == name.as_ref());
                 *value = match column.and_then(|c| c.default.as_ref()) {
                     Some(sql) => dialect::parse_expr(sql)?,
@@ -113,7 +114,8 @@ fn fit(
     } else {
         columns.iter().map(String::as_str).collect()
     };
-    if batch.num_columns() > names.len() || (!columns.is_empty() && batch.num_columns() < names.len())
+    if batch.num_columns() > names.len()
+        || (!columns.is_empty() && batch.num_columns() < names.len())
     {
         let (has, takes) = (batch.num_columns(), names.len());
         let message = format!("INSERT has {has} values for {takes} columns of {}", def.name);
@@ -139,12 +141,7 @@ fn fit(
 }
 
 /// A column that the statement does not name: its default, or NULL.
-fn missing(
-    def: &StreamDef,
-    field: &Field,
-    default: Option<&str>,
-    rows: usize,
-) -> Result<ArrayRef> {
+fn missing(def: &StreamDef, field: &Field, default: Option<&str>, rows: usize) -> Result<ArrayRef> {
     let Some(sql) = default else { return Ok(new_null_array(field.data_type(), rows)) };
     let empty: SchemaRef = Arc::new(arrow::datatypes::Schema::empty());
     let expression = kaplan_sql::Planner::new().condition(sql, &empty)?;
@@ -206,7 +203,10 @@ pub(crate) async fn delete(
     };
     let [table] = &tables[..] else { return Err(refuse("DELETE from several tables", "one each")) };
     let text = table.relation.to_string();
-    let name = text.split_whitespace().next().unwrap_or_default().to_lowercase();
+    let ast::TableFactor::Table { name: object, .. } = &table.relation else {
+        return Err(refuse("DELETE from this", "name a table"));
+    };
+    let name = object.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
     let def = inner.stream(&name)?;
     if def.append_only {
         let message = format!("{name} is append-only: its rows cannot be deleted");

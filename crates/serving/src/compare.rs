@@ -3,7 +3,7 @@
 
 use crate::Result;
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{concat_batches, cast, lexsort_to_indices, SortColumn, take};
+use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take};
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -101,9 +101,8 @@ impl Order {
                     cast(r, &DataType::Float64).map_err(failed)?,
                 ));
             } else {
-                exact.push(
-                    arrow::array::make_comparator(l, r, Default::default()).map_err(failed)?,
-                );
+                exact
+                    .push(arrow::array::make_comparator(l, r, Default::default()).map_err(failed)?);
             }
         }
         Ok(Self { exact, floats })

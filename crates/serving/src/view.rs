@@ -113,7 +113,8 @@ impl ServedView {
             },
             _ => output.read(&batches, &view.name)?,
         };
-        let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(&view.core_schema)));
+        let rows =
+            rows.unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(&view.core_schema)));
         relabel(&rows, &view.core_schema)
     }
 
@@ -159,8 +160,7 @@ impl ServedView {
 }
 
 fn relabel(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let options =
-        arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     let columns = rows.columns().to_vec();
     Ok(RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)
         .map_err(kaplan_circuit::Error::from)?)
@@ -256,8 +256,8 @@ impl TableProvider for ViewTable {
         match limit {
             // The filters are applied above this scan: a limit below them would lose rows.
             Some(limit) if filters.is_empty() => {
-                use datafusion::physical_plan::limit::GlobalLimitExec;
                 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+                use datafusion::physical_plan::limit::GlobalLimitExec;
                 let one = Arc::new(CoalescePartitionsExec::new(plan));
                 Ok(Arc::new(GlobalLimitExec::new(one, 0, Some(limit))))
             }

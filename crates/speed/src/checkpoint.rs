@@ -11,9 +11,7 @@
 use crate::driver::Attached;
 use crate::{Error, Result};
 use kaplan_base::Lsn;
-use kaplan_circuit::{
-    Batch, Circuit, Trace, decode_batch, encode_batch, environment_fingerprint,
-};
+use kaplan_circuit::{Batch, Circuit, Trace, decode_batch, encode_batch, environment_fingerprint};
 use kaplan_sql::CompiledView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

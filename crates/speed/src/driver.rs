@@ -15,8 +15,8 @@ use kaplan_log::{Commit, Log};
 use kaplan_sql::CompiledView;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -38,8 +38,17 @@ pub struct Attached {
     pub lsn: Lsn,
 }
 
+/// A view that could not be attached, and why; the view is gone when the driver has stopped.
+pub type NotAttached = (Error, Option<Box<Attached>>);
+
+/// Hears of every group of commits once it is visible.
+pub type OnStep = Box<dyn Fn(&[Commit]) + Send>;
+
+/// The driver's answer to an attachment.
+type AttachReply = Result<(), (Error, Box<Attached>)>;
+
 enum Command {
-    Attach(Box<Attached>, oneshot::Sender<Result<(), (Error, Box<Attached>)>>),
+    Attach(Box<Attached>, oneshot::Sender<AttachReply>),
     Detach(String, oneshot::Sender<()>),
     Cut(Vec<String>, oneshot::Sender<Lsn>),
     Release(String, u32, Lsn, oneshot::Sender<Result<()>>),
@@ -72,7 +81,7 @@ impl Driver {
         log: Arc<dyn Log>,
         streams: Streams,
         after: Lsn,
-        on_step: Box<dyn Fn(&[Commit]) + Send>,
+        on_step: OnStep,
     ) -> Result<(Driver, JoinHandle<()>)> {
         let (commands, receiver) = channel();
         let first = Snapshot { lsn: after, ..Snapshot::default() };
@@ -104,7 +113,7 @@ impl Driver {
 
     /// Lets a circuit follow the log; replaces a view of the same name. When the log does not hold
     /// what the circuit lacks, the circuit comes back with the error.
-    pub async fn attach(&self, view: Attached) -> Result<(), (Error, Option<Box<Attached>>)> {
+    pub async fn attach(&self, view: Attached) -> Result<(), NotAttached> {
         match self.ask(|reply| Command::Attach(Box::new(view), reply)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err((error, view))) => Err((error, Some(view))),
@@ -160,7 +169,7 @@ struct Worker {
     time_us: i64,
     snapshot: Arc<RwLock<Arc<Snapshot>>>,
     visible: watch::Sender<Lsn>,
-    on_step: Box<dyn Fn(&[Commit]) + Send>,
+    on_step: OnStep,
 }
 
 impl Worker {
@@ -198,8 +207,7 @@ impl Worker {
     }
 
     fn publish(&self) {
-        let views =
-            self.views.iter().map(|(n, v)| (n.clone(), Arc::clone(&v.snapshot))).collect();
+        let views = self.views.iter().map(|(n, v)| (n.clone(), Arc::clone(&v.snapshot))).collect();
         *self.snapshot.write() =
             Arc::new(Snapshot { lsn: self.position, time_us: self.time_us, views });
         self.visible.send_replace(self.position);
@@ -238,7 +246,7 @@ impl Worker {
     }
 
     /// Takes a view in: it first catches up with what the others have seen.
-    fn attach(&mut self, mut view: Box<Attached>) -> Result<(), (Error, Box<Attached>)> {
+    fn attach(&mut self, mut view: Box<Attached>) -> AttachReply {
         while view.lsn < self.position {
             if let Err(error) = catch_up(&*self.log, &self.streams, &mut view, self.position) {
                 let behind = Error::Behind { start: self.log.start() };
@@ -298,9 +306,7 @@ impl View {
     fn step(&mut self, name: &str, deltas: &BTreeMap<String, Vec<Delta>>, lsn: Lsn) {
         let Some(circuit) = &mut self.circuit else { return };
         let touched = self.compiled.sources.iter().any(|s| deltas.contains_key(&s.stream));
-        if touched
-            && let Err(error) = step(circuit, &self.compiled, deltas)
-        {
+        if touched && let Err(error) = step(circuit, &self.compiled, deltas) {
             tracing::error!(view = name, %error, lsn = lsn.0, "a view stopped");
             self.error = Some(error.to_string());
             self.circuit = None;

@@ -12,7 +12,7 @@ pub mod replay;
 mod snapshot;
 mod streams;
 
-pub use driver::{Attached, Driver, MAX_STEP_BYTES};
+pub use driver::{Attached, Driver, MAX_STEP_BYTES, NotAttached, OnStep};
 pub use error::{Error, Result};
 pub use snapshot::{Snapshot, ViewSnapshot, ViewState};
-pub use streams::{Streams, StreamInfo};
+pub use streams::{StreamInfo, Streams};

@@ -94,9 +94,7 @@ async fn from_lake(
     for (index, source) in compiled.sources.iter().enumerate() {
         let Some(info) = history.streams.named(&source.stream) else { continue };
         let table = history.lake.table(&info.table()).await?;
-        let range = col("_lsn")
-            .gt(lit(view.lsn.to_i64()))
-            .and(col("_lsn").lt_eq(lit(to.to_i64())));
+        let range = col("_lsn").gt(lit(view.lsn.to_i64())).and(col("_lsn").lt_eq(lit(to.to_i64())));
         let columns = columns_of(source, info.append_only);
         let frame = history.session.read_table(table)?.filter(range)?.select(columns)?;
         let mut rows = frame.execute_stream().await?;
@@ -195,4 +193,3 @@ pub fn tail(
     }
     Ok(found)
 }
-

@@ -1,6 +1,6 @@
 //! The comparison: every stream, the table and every view against the truth.
 
-use crate::load::{STREAMS, World};
+use crate::load::{STREAMS, Stopped, World};
 use crate::say;
 use crate::server::{Client, Reply, Server};
 use crate::truth::{Event, KINDS, bag, difference};
@@ -8,7 +8,6 @@ use anyhow::Context;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::watch;
 
 const ARCHITECTURES: [&str; 2] = ["lambda", "kappa"];
 const TABLES: &str = "
@@ -17,6 +16,8 @@ const TABLES: &str = "
         UNIQUE (id) WITHIN INTERVAL '1 day');
     CREATE STREAM plain (id bigint NOT NULL, k text, v bigint, ts timestamptz);
     CREATE TABLE names (k text PRIMARY KEY, g bigint)";
+/// How the server tells of a run that a kill has ended.
+const CUT_OFF: &str = "the process ended";
 const READ_PAUSE: Duration = Duration::from_millis(15);
 
 /// What was counted.
@@ -109,6 +110,23 @@ pub async fn all(
     Ok(())
 }
 
+/// Batch runs of everything, the full one at the commit of the one before; then none that the
+/// server has made since it started may have failed.
+pub async fn runs(server: &Server, report: &mut Report) -> anyhow::Result<()> {
+    let (client, view) = (server.client(), KINDS.map(|k| STREAMS.map(|s| k.view(s, "lambda"))));
+    let sql = format!("REFRESH MATERIALIZED VIEW {}", view.concat().join(", "));
+    client.sql_ok(&format!("{sql}; {sql} FULL")).await?;
+    let status = client.get("/v1/status").await?;
+    let runs = status["runs"].as_array().context("the status has no runs")?;
+    for run in runs.iter().filter(|r| r["state"] == "failed") {
+        let error = run["error"].as_str().unwrap_or_default();
+        if !error.starts_with(CUT_OFF) {
+            report.violation(format!("a batch run failed: {run}"));
+        }
+    }
+    Ok(())
+}
+
 fn note(report: &mut Report, what: &str, (count, first): (u64, Option<String>)) {
     report.differences += count;
     if let Some(first) = first {
@@ -165,7 +183,7 @@ async fn verified(client: &Client, view: &str, report: &mut Report) -> anyhow::R
 
 /// Reads both architectures' views of one query at one LSN until stopped; gives the number of
 /// reads in which they differed.
-pub async fn read_along(client: Client, stopped: watch::Receiver<bool>) -> anyhow::Result<u64> {
+pub async fn read_along(client: Client, stopped: Stopped) -> anyhow::Result<u64> {
     let mut differences = 0;
     let mut turn = 0;
     while !*stopped.borrow() {

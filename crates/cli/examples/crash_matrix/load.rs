@@ -27,6 +27,9 @@ const IDS_PER_WRITER: i64 = 1_000_000;
 /// One write in this many sends an acknowledged batch again.
 const RESENDS: u32 = 8;
 
+/// Says when a round's load ends.
+pub type Stopped = watch::Receiver<bool>;
+
 /// A batch on its way.
 #[derive(Clone)]
 struct Batch {
@@ -90,7 +93,7 @@ impl World {
     }
 
     /// Lets everybody write until they are stopped or the server is gone.
-    pub fn start(&mut self, server: &Server, stopped: &watch::Receiver<bool>) -> Tasks {
+    pub fn start(&mut self, server: &Server, stopped: &Stopped) -> Tasks {
         let writers = std::mem::take(&mut self.writers).into_iter();
         let writers =
             writers.map(|w| tokio::spawn(w.run(server.client(), stopped.clone()))).collect();
@@ -145,7 +148,7 @@ impl World {
 }
 
 impl Writer {
-    async fn run(mut self, client: Client, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+    async fn run(mut self, client: Client, stopped: Stopped) -> anyhow::Result<Self> {
         while !*stopped.borrow() {
             if self.pending.is_none() {
                 self.pending = Some(self.batch());
@@ -225,7 +228,7 @@ impl Keeper {
         Self { rng, pending: None, names: BTreeMap::new() }
     }
 
-    async fn run(mut self, client: Client, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+    async fn run(mut self, client: Client, stopped: Stopped) -> anyhow::Result<Self> {
         while !*stopped.borrow() {
             if self.pending.is_none() {
                 let key = format!("k{}", self.rng.random_range(0..KEYS));
@@ -266,11 +269,11 @@ impl Keeper {
     }
 }
 
-/// Asks for batch runs, one after the other, until the server is gone.
-pub fn batches(client: Client, seed: u64) -> JoinHandle<anyhow::Result<()>> {
+/// Asks for batch runs, one after the other, until stopped or the server is gone.
+pub fn batches(client: Client, seed: u64, stopped: Stopped) -> JoinHandle<anyhow::Result<()>> {
     tokio::spawn(async move {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        loop {
+        while !*stopped.borrow() {
             let mode = ["auto", "full", "incremental"][rng.random_range(0..3)];
             let body = format!("{{\"mode\":\"{mode}\"}}");
             let headers = [("content-type", "application/json".to_owned())];
@@ -281,15 +284,16 @@ pub fn batches(client: Client, seed: u64) -> JoinHandle<anyhow::Result<()>> {
             }
             tokio::time::sleep(Duration::from_millis(rng.random_range(20..200))).await;
         }
+        Ok(())
     })
 }
 
-/// Replays views, with batch runs in between, until the server is gone.
-pub fn replays(client: Client, seed: u64) -> JoinHandle<anyhow::Result<()>> {
+/// Replays views, with batch runs in between, until stopped or the server is gone.
+pub fn replays(client: Client, seed: u64, stopped: Stopped) -> JoinHandle<anyhow::Result<()>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let runs = rng.random_bool(0.5).then(|| batches(client.clone(), seed));
+    let runs = rng.random_bool(0.5).then(|| batches(client.clone(), seed, stopped.clone()));
     tokio::spawn(async move {
-        loop {
+        while !*stopped.borrow() {
             let kind = KINDS[rng.random_range(0..KINDS.len())];
             let stream = STREAMS[rng.random_range(0..STREAMS.len())];
             let architecture = ["lambda", "kappa"][rng.random_range(0..2)];
@@ -307,11 +311,11 @@ pub fn replays(client: Client, seed: u64) -> JoinHandle<anyhow::Result<()>> {
     })
 }
 
-/// Creates and drops a view again and again until the server is gone.
-pub fn definitions(client: Client, seed: u64) -> JoinHandle<anyhow::Result<()>> {
+/// Creates and drops a view again and again until stopped or the server is gone.
+pub fn definitions(client: Client, seed: u64, stopped: Stopped) -> JoinHandle<anyhow::Result<()>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     tokio::spawn(async move {
-        loop {
+        while !*stopped.borrow() {
             let kind = KINDS[rng.random_range(0..KINDS.len())];
             let stream = STREAMS[rng.random_range(0..STREAMS.len())];
             let architecture = ["lambda", "kappa"][rng.random_range(0..2)];
@@ -328,5 +332,6 @@ pub fn definitions(client: Client, seed: u64) -> JoinHandle<anyhow::Result<()>> 
                 }
             }
         }
+        Ok(())
     })
 }

@@ -16,7 +16,7 @@ mod truth;
 
 use anyhow::{Context, bail};
 use check::Report;
-use load::World;
+use load::{Stopped, World};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use server::Server;
@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 const DEFAULT_ROUNDS: u64 = 10;
 /// Rounds on one data directory.
@@ -45,10 +46,19 @@ enum Phase {
     Replay,
     Define,
     Recover,
+    /// Batches and replays together; everything is compared before the kill, too.
+    Alive,
 }
 
-const PHASES: [Phase; 6] =
-    [Phase::Write, Phase::Quiet, Phase::Batch, Phase::Replay, Phase::Define, Phase::Recover];
+const PHASES: [Phase; 7] = [
+    Phase::Write,
+    Phase::Quiet,
+    Phase::Batch,
+    Phase::Replay,
+    Phase::Define,
+    Phase::Recover,
+    Phase::Alive,
+];
 
 fn main() -> ExitCode {
     match arguments().and_then(|(rounds, seed)| run(rounds, seed)) {
@@ -156,21 +166,25 @@ async fn until_killed(
     if matches!(phase, Phase::Quiet) {
         stop.send_replace(true);
     }
-    let extra = match phase {
-        Phase::Batch => Some(load::batches(server.client(), rng.random())),
-        Phase::Replay => Some(load::replays(server.client(), rng.random())),
-        Phase::Define => Some(load::definitions(server.client(), rng.random())),
-        Phase::Write | Phase::Quiet | Phase::Recover => None,
-    };
+    let extras = extras(phase, &server, rng, &stopped);
     tokio::time::sleep(delay).await;
-    server.kill().await?;
-    report.kills += 1;
-    stop.send_replace(true);
-    if let Some(extra) = extra {
+    if matches!(phase, Phase::Alive) {
+        stop.send_replace(true);
+    } else {
+        server.kill().await?;
+        stop.send_replace(true);
+    }
+    for extra in extras {
         extra.await??;
     }
     report.differences += reader.await??;
     world.join(writers).await?;
+    if matches!(phase, Phase::Alive) {
+        check::all(&server, world, false, report).await?;
+        check::runs(&server, report).await?;
+        server.kill().await?;
+    }
+    report.kills += 1;
     server = server.restart()?;
     if matches!(phase, Phase::Recover) {
         tokio::time::sleep(delay).await;
@@ -180,4 +194,24 @@ async fn until_killed(
     }
     server.ready().await?;
     Ok(server)
+}
+
+/// What goes on besides the writes.
+fn extras(
+    phase: Phase,
+    server: &Server,
+    rng: &mut ChaCha8Rng,
+    stopped: &Stopped,
+) -> Vec<JoinHandle<anyhow::Result<()>>> {
+    let (client, stopped) = (|| server.client(), || stopped.clone());
+    match phase {
+        Phase::Batch => vec![load::batches(client(), rng.random(), stopped())],
+        Phase::Replay => vec![load::replays(client(), rng.random(), stopped())],
+        Phase::Define => vec![load::definitions(client(), rng.random(), stopped())],
+        Phase::Alive => vec![
+            load::batches(client(), rng.random(), stopped()),
+            load::replays(client(), rng.random(), stopped()),
+        ],
+        Phase::Write | Phase::Quiet | Phase::Recover => Vec::new(),
+    }
 }

@@ -155,6 +155,12 @@ impl Client {
         }
     }
 
+    /// Gets a document.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
+        Ok(serde_json::from_str(&answer.error_for_status()?.text().await?)?)
+    }
+
     /// Runs SQL.
     pub async fn sql(&self, sql: &str) -> Reply {
         let headers = [("content-type", "text/plain".to_owned())];

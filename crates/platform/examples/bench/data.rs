@@ -20,6 +20,11 @@ const BIDDERS: i64 = 10_000;
 const START_US: i64 = 1_709_251_200_000_000;
 const CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
 
+/// Keys of the stream that single keys are read from.
+pub const KEYS: usize = 1_000_000;
+/// Has no factor in common with [`KEYS`], so that its multiples meet every key.
+const KEY_STRIDE: i64 = 617_411;
+
 /// The columns of a stream of bids.
 pub const COLUMNS: &str = "auction bigint, bidder bigint, price bigint, channel text, ts timestamp";
 
@@ -68,10 +73,12 @@ pub fn ndjson(batch: &RecordBatch) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-/// One commit of a stream `(k bigint, v bigint)` in which every key occurs once.
+/// One commit of a stream `(k bigint, v bigint)`. Every key of `0..KEYS` occurs once in `KEYS` rows,
+/// and neighbours are far apart, since keys that arrive sorted would be easy to merge.
 pub fn keys(first: usize) -> Result<RecordBatch> {
     let rows = first as i64..(first + COMMIT_ROWS) as i64;
-    let k: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.clone()));
+    let scattered = rows.clone().map(|row| row * KEY_STRIDE % KEYS as i64);
+    let k: ArrayRef = Arc::new(Int64Array::from_iter_values(scattered));
     let v: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.map(|row| row % 1_000)));
     Ok(RecordBatch::try_from_iter_with_nullable([("k", k, true), ("v", v, true)])?)
 }

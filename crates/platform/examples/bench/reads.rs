@@ -1,6 +1,6 @@
 //! Reads of a view with a million groups, and how soon it shows what was acknowledged.
 
-use crate::data::{self, COMMIT_ROWS};
+use crate::data::{self, COMMIT_ROWS, KEYS};
 use crate::report::{Report, median, percentile};
 use crate::site::Site;
 use anyhow::{Result, ensure};
@@ -10,8 +10,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
 
-/// Groups of the view.
-const GROUPS: usize = 1_000_000;
 /// Reads before the clock starts, and those that are timed.
 const WARM_UP: usize = 20;
 const READS: usize = 500;
@@ -26,7 +24,7 @@ pub async fn measure(report: &mut Report) -> Result<()> {
     let query = "SELECT k, count(*) AS n, sum(v) AS total FROM keyed GROUP BY k";
     site.run("CREATE STREAM keyed (k bigint, v bigint)").await?;
     site.run(&format!("CREATE MATERIALIZED VIEW by_key AS {query}")).await?;
-    let batches = (0..GROUPS / COMMIT_ROWS).map(|n| data::keys(n * COMMIT_ROWS));
+    let batches = (0..KEYS / COMMIT_ROWS).map(|n| data::keys(n * COMMIT_ROWS));
     let last = site.append_all("keyed", batches.collect::<Result<_>>()?, 1).await?;
     site.platform.wait_visible(last).await?;
     site.wait_archived().await?;
@@ -35,7 +33,7 @@ pub async fn measure(report: &mut Report) -> Result<()> {
     freshness(report, &site).await?;
     let view = site.view("by_key")?;
     let bytes = view.state_bytes as f64 / view.state_rows.max(1) as f64;
-    let note = format!("{} groups of a key, a count and a sum, by status", view.state_rows);
+    let note = format!("{} rows of state: a key, a count and a sum, by status", view.state_rows);
     report.add("state of a group", bytes, "bytes", note);
     site.close().await
 }
@@ -49,7 +47,7 @@ async fn keys(report: &mut Report, site: &mut Site) -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (mut sql, mut direct) = (Vec::new(), Vec::new());
     for n in 0..WARM_UP + READS {
-        let key = rng.random_range(0..GROUPS).to_string();
+        let key = rng.random_range(0..KEYS).to_string();
         let start = Instant::now();
         let rows = site.rows(&format!("SELECT k, n, total FROM by_key WHERE k = {key}")).await?;
         let by_sql = start.elapsed();
@@ -65,7 +63,7 @@ async fn keys(report: &mut Report, site: &mut Site) -> Result<()> {
             direct.push(milliseconds(directly));
         }
     }
-    let note = format!("one key of {GROUPS}, {READS} reads one after the other");
+    let note = format!("one key of {KEYS}, {READS} reads one after the other");
     latency(report, "read of one key, SQL", &mut sql, &note);
     latency(report, "read of one key, read_view", &mut direct, &note);
     Ok(())
@@ -78,9 +76,9 @@ async fn full(report: &mut Report, site: &mut Site) -> Result<()> {
         let start = Instant::now();
         let rows = site.rows("SELECT * FROM by_key").await?;
         ms.push(milliseconds(start.elapsed()));
-        ensure!(count(&rows) == GROUPS, "{} rows of {GROUPS}", count(&rows));
+        ensure!(count(&rows) == KEYS, "{} rows of {KEYS}", count(&rows));
     }
-    let note = format!("SELECT * of {GROUPS} groups, median of {FULL_READS}");
+    let note = format!("SELECT * of {KEYS} groups, median of {FULL_READS}");
     report.add("full read", median(&ms), "ms", note);
     Ok(())
 }
@@ -100,7 +98,7 @@ async fn freshness(report: &mut Report, site: &Site) -> Result<()> {
     }
     let note = format!("{COMMITS} commits of {ROWS} rows, {} ms apart", PAUSE.as_millis());
     latency(report, "append to acknowledged", &mut acknowledged, &format!("{note}, fsync on"));
-    latency(report, "acknowledged to visible", &mut visible, &format!("{note}, {GROUPS} groups"));
+    latency(report, "acknowledged to visible", &mut visible, &format!("{note}, {KEYS} groups"));
     Ok(())
 }
 

@@ -21,6 +21,9 @@ struct Last {
     time_us: i64,
 }
 
+/// A producer's id, its last sequence and that commit.
+pub type Told = (String, (u64, Lsn));
+
 /// The producers, with a journal of what is staged.
 #[derive(Default)]
 pub(super) struct Producers {
@@ -81,7 +84,7 @@ impl Producers {
     }
 
     /// Makes what was staged stay, and tells it; then what was forgotten.
-    pub fn confirm(&mut self) -> (Vec<(String, (u64, Lsn))>, Vec<String>) {
+    pub fn confirm(&mut self) -> (Vec<Told>, Vec<String>) {
         let staged = std::mem::take(&mut self.journal);
         let told = staged.into_iter().filter_map(|(id, _)| {
             let last = self.last.get(&id)?;

@@ -12,20 +12,38 @@ const STREAMS: &str = "
     CREATE TABLE customers (name text PRIMARY KEY, country text);";
 
 const VIEWS: [(&str, &str); 8] = [
-    ("per_customer", "SELECT customer, count(*) AS n, sum(amount) AS total, avg(price) AS p
-                      FROM orders GROUP BY customer"),
-    ("hourly", "SELECT window_start, window_end, customer, count(*) AS n, max(amount) AS top
-                FROM TUMBLE(orders, ts, INTERVAL '1 hour') GROUP BY 1, 2, 3"),
-    ("rolling", "SELECT window_start, count(*) AS n
-                 FROM HOP(orders, ts, INTERVAL '1 hour', INTERVAL '3 hours') GROUP BY 1"),
+    (
+        "per_customer",
+        "SELECT customer, count(*) AS n, sum(amount) AS total, avg(price) AS p
+                      FROM orders GROUP BY customer",
+    ),
+    (
+        "hourly",
+        "SELECT window_start, window_end, customer, count(*) AS n, max(amount) AS top
+                FROM TUMBLE(orders, ts, INTERVAL '1 hour') GROUP BY 1, 2, 3",
+    ),
+    (
+        "rolling",
+        "SELECT window_start, count(*) AS n
+                 FROM HOP(orders, ts, INTERVAL '1 hour', INTERVAL '3 hours') GROUP BY 1",
+    ),
     ("large", "SELECT id, amount FROM orders WHERE amount > 50"),
-    ("joined", "SELECT o.id, o.amount, c.country FROM orders o JOIN customers c
-                ON o.customer = c.name"),
-    ("by_country", "SELECT c.country, count(*) AS n, sum(o.amount) AS total, avg(o.price) AS p
-                    FROM orders o JOIN customers c ON o.customer = c.name GROUP BY c.country"),
+    (
+        "joined",
+        "SELECT o.id, o.amount, c.country FROM orders o JOIN customers c
+                ON o.customer = c.name",
+    ),
+    (
+        "by_country",
+        "SELECT c.country, count(*) AS n, sum(o.amount) AS total, avg(o.price) AS p
+                    FROM orders o JOIN customers c ON o.customer = c.name GROUP BY c.country",
+    ),
     ("total", "SELECT count(*) AS n, sum(amount) AS total FROM orders"),
-    ("frequent", "SELECT customer, count(*) AS n FROM orders GROUP BY customer
-                  HAVING count(*) > 3 ORDER BY n DESC, customer LIMIT 2"),
+    (
+        "frequent",
+        "SELECT customer, count(*) AS n FROM orders GROUP BY customer
+                  HAVING count(*) > 3 ORDER BY n DESC, customer LIMIT 2",
+    ),
 ];
 
 fn orders(from: usize, to: usize) -> String {
@@ -33,7 +51,9 @@ fn orders(from: usize, to: usize) -> String {
         .map(|i| {
             let (customer, amount) = (["ada", "bob", "cyd"][i % 3], (i * 7) % 100);
             let (hour, minute) = (i / 60 % 24, i % 60);
-            format!("({i}, '{customer}', {amount}.50, {i}.25, '2024-03-01 {hour:02}:{minute:02}:00')")
+            format!(
+                "({i}, '{customer}', {amount}.50, {i}.25, '2024-03-01 {hour:02}:{minute:02}:00')"
+            )
         })
         .collect();
     format!("INSERT INTO orders VALUES {}", rows.join(", "))
@@ -92,7 +112,8 @@ async fn both_architectures_agree_through_batches_and_restarts() {
     assert_eq!(k.table("SELECT count(*) FROM orders").await, ["180"]);
     check_all(&mut k).await;
     k.sql(&format!("REFRESH MATERIALIZED VIEW {} FULL", all.join(", "))).await;
-    k.sql("REPLAY MATERIALIZED VIEW joined_kappa; REPLAY MATERIALIZED VIEW by_country_lambda").await;
+    k.sql("REPLAY MATERIALIZED VIEW joined_kappa; REPLAY MATERIALIZED VIEW by_country_lambda")
+        .await;
     check_all(&mut k).await;
     k.platform.close().await.unwrap();
     drop(k);
@@ -125,9 +146,11 @@ async fn layers_can_be_read_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut k = Running::open(dir.path()).await;
     k.sql(STREAMS).await;
-    k.sql("CREATE MATERIALIZED VIEW v WITH (architecture = 'lambda') AS
-           SELECT customer, count(*) AS n FROM orders GROUP BY customer")
-        .await;
+    k.sql(
+        "CREATE MATERIALIZED VIEW v WITH (architecture = 'lambda') AS
+           SELECT customer, count(*) AS n FROM orders GROUP BY customer",
+    )
+    .await;
     k.sql(&orders(0, 6)).await;
     let error = k.fails("SELECT * FROM batch.v").await;
     assert_eq!(error.code, Code::NotReady, "{error}");
@@ -150,9 +173,11 @@ async fn a_planted_corruption_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let mut k = Running::open(dir.path()).await;
     k.sql(STREAMS).await;
-    k.sql("CREATE MATERIALIZED VIEW v WITH (architecture = 'lambda') AS
-           SELECT customer, count(*) AS n FROM orders GROUP BY customer")
-        .await;
+    k.sql(
+        "CREATE MATERIALIZED VIEW v WITH (architecture = 'lambda') AS
+           SELECT customer, count(*) AS n FROM orders GROUP BY customer",
+    )
+    .await;
     k.sql(&orders(0, 60)).await;
     k.sql("REFRESH MATERIALIZED VIEW v").await;
     k.verify("v").await;
@@ -203,7 +228,9 @@ async fn mistakes_name_the_place_and_the_fix() {
     let e = k.fails("CREATE MATERIALIZED VIEW a AS SELECT o.id FROM orders o LEFT JOIN customers c ON o.customer = c.name").await;
     assert_eq!(e.code, Code::Unsupported);
     assert!(e.message.contains("left join"), "{e}");
-    let e = k.fails("INSERT INTO orders VALUES (1, 'a', 1, 1, '2024-01-01'), (2, 'b', 1, 1, 'noon')").await;
+    let e = k
+        .fails("INSERT INTO orders VALUES (1, 'a', 1, 1, '2024-01-01'), (2, 'b', 1, 1, 'noon')")
+        .await;
     assert_eq!((e.code, e.row, e.field.as_deref()), (Code::InvalidValue, Some(2), Some("ts")));
     let e = k.fails("INSERT INTO orders VALUES (NULL, 'a', 1, 1, '2024-01-01')").await;
     assert_eq!((e.code, e.field.as_deref()), (Code::ConstraintViolation, Some("id")));
@@ -214,11 +241,13 @@ async fn mistakes_name_the_place_and_the_fix() {
 async fn checks_reject_drop_and_quarantine() {
     let dir = tempfile::tempdir().unwrap();
     let mut k = Running::open(dir.path()).await;
-    k.sql("CREATE STREAM s (a bigint, b bigint, c bigint,
+    k.sql(
+        "CREATE STREAM s (a bigint, b bigint, c bigint,
              CHECK (a > 0) ON VIOLATION REJECT,
              CONSTRAINT small_b CHECK (b < 10) ON VIOLATION QUARANTINE,
-             CHECK (c <> 7) ON VIOLATION DROP)")
-        .await;
+             CHECK (c <> 7) ON VIOLATION DROP)",
+    )
+    .await;
     assert_eq!(k.fails("INSERT INTO s VALUES (1, 1, 1), (0, 1, 1)").await.row, Some(2));
     k.sql("INSERT INTO s VALUES (1, 1, 1), (2, 99, 1), (3, 1, 7), (4, NULL, NULL)").await;
     assert_eq!(k.table("SELECT a FROM s ORDER BY a").await, ["1", "4"]);

@@ -1,5 +1,7 @@
 //! The platform as a whole, on real files: views of both architectures over streams and tables,
 //! batch runs, restarts, verification.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
+
 mod lifecycle;
 mod support;

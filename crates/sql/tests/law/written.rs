@@ -51,6 +51,12 @@ pub const CASES: &[Written] = &[
         commits: &[],
     },
     Written {
+        name: "a step that changes nothing of a global aggregate",
+        tables: &[T],
+        views: &["SELECT count(*) AS n, sum(x) AS s, avg(x) AS a FROM t"],
+        commits: &["+t 1|1|0.5,+t 2|2|0.5", "-t 1|1|0.5,+t 3|1|0.5", "-t 2|2|0.5,+t 2|2|0.5"],
+    },
+    Written {
         name: "the last row of a group goes",
         tables: &[T],
         views: &["SELECT k, count(*) AS n, min(x) AS a, sum(f) AS b FROM t GROUP BY k"],
