@@ -24,7 +24,7 @@ RUN_LAW := $(CARGO) test -q -p kaplan-sql --test law --
 RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test check fmt tidy law crash-matrix simulate soak evidence bench clean-data
+.PHONY: help setup build demo test check fmt tidy law program crash-matrix simulate soak evidence bench clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,7 +59,10 @@ law: ## The law on random views, inputs, cuts and restarts: CASES= SEED=
 	@echo "law: $(CASES) cases, SEED=$(SEED)"
 	@$(RUN_LAW) --cases $(CASES) --seed $(SEED)
 
-crash-matrix: ## kill -9 at random moments, then count lost and doubled rows: ROUNDS= SEED=
+program:
+	@$(CARGO) build -q -p kaplan-cli
+
+crash-matrix: program ## kill -9 at random moments, then count lost and doubled rows: ROUNDS= SEED=
 	@echo "crash-matrix: $(ROUNDS) rounds, SEED=$(SEED)"
 	@$(RUN_CRASH) --rounds $(ROUNDS) --seed $(SEED)
 
@@ -67,7 +70,7 @@ simulate: ## The log under simulated faults (torn writes, failed fsyncs): STEPS=
 	@echo "simulate: $(STEPS) steps, SEED=$(SEED)"
 	@$(RUN_SIMULATE) --steps $(STEPS) --seed $(SEED)
 
-soak: setup ## The three random runs at full length; records docs/evidence/*.json
+soak: setup program ## The three random runs at full length; records docs/evidence/*.json
 	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)
 	@scripts/evidence.sh crash-matrix $(SEED) $(RUN_CRASH) --rounds $(FULL_ROUNDS) --seed $(SEED)
 	@scripts/evidence.sh simulate $(SEED) $(RUN_SIMULATE) --steps $(FULL_STEPS) --seed $(SEED)

@@ -30,8 +30,8 @@ counts=$(tail -n 1 "$output")
 }
 fields=${counts#\{}
 fields=${fields%\}}
-# What the command says of itself comes last; the seed and seconds measured here are not repeated.
-fields=$(sed -E 's/"(seed|seconds)": *[0-9.]+,? *//g; s/, *$//' <<<"$fields")
+# What the command says of itself comes last; target, seed and seconds are not repeated.
+fields=$(sed -E 's/"target": *"[^"]*",? *//; s/"(seed|seconds)": *[0-9.]+,? *//g; s/, *$//' <<<"$fields")
 command=${*//\\/\\\\}
 command=${command//\"/\\\"}
 mkdir -p docs/evidence

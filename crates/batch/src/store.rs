@@ -5,9 +5,9 @@
 //! <dir>/<view>@<version>/manifest.json       which files, at which LSN; replaced atomically
 //! ```
 //!
-//! Publication is compare-and-set: the LSN must be above the published one (a full run may replace it
-//! at the same LSN), and an incremental run must begin exactly there. A manifest is replaced only after its files are durable, and files are
-//! removed only after the manifest no longer names them.
+//! Publication is compare-and-set: the LSN must be above the published one (a full run may replace
+//! it at the same LSN), and an incremental run must begin exactly there. A manifest is replaced only
+//! after its files are durable, and files are removed only after the manifest no longer names them.
 
 use crate::{Error, Result};
 use kaplan_base::Lsn;

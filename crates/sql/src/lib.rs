@@ -10,7 +10,11 @@ mod error;
 mod extremes;
 pub mod lower;
 pub mod planner;
+mod refused;
 mod rewrite;
+#[cfg(test)]
+mod rows_tests;
+mod tries;
 
 pub use compile::{CompiledView, Core, SourceInfo};
 pub use error::{Error, Result};

@@ -239,7 +239,7 @@ fn lower_join(
 ) -> Result<Box<dyn Operator>> {
     if join.join_type != JoinType::Inner {
         return Err(Error::unsupported(
-            format!("a {} join", join.join_type.to_string().to_lowercase()),
+            format!("{} JOIN", join.join_type.to_string().to_uppercase()),
             "inner joins are kept up to date",
         ));
     }

@@ -5,8 +5,8 @@
 
 use crate::compile::CompiledView;
 use crate::dialect;
-use crate::rewrite;
 use crate::{Error, Result};
+use crate::{refused, rewrite};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
@@ -119,6 +119,8 @@ impl Planner {
         let options = config.options_mut();
         options.sql_parser.map_string_types_to_utf8view = false;
         options.execution.parquet.schema_force_view_types = false;
+        // As decimals, they would make decimals of the doubles that they meet, and those do not reach
+        // far. The dialect has an eye on literals with more digits than a double.
         options.sql_parser.parse_float_as_decimal = false;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;
@@ -175,6 +177,7 @@ impl Planner {
         relations: &[Relation],
     ) -> Result<CompiledView> {
         let state = self.session(relations.iter().map(table_of).collect())?;
+        refused::in_views(query)?;
         let plan = self.plan(&state, query).await?;
         let plan = rename(plan, columns)?;
         let plan = rewrite::stable_form(plan, &state)?;

@@ -2,11 +2,13 @@
 //! circuit, batch run and `VERIFY` cannot differ in them:
 //!
 //! - functions whose answer depends on when or how often they are called are refused;
-//! - expressions that would fail on single rows give NULL instead: division by zero, casts of text;
+//! - expressions that would fail on single rows give NULL instead: division by zero, casts,
+//!   functions, operators that overflow ([`crate::tries`]);
 //! - where order decides which rows there are (`LIMIT`), the whole row is the last tie-break;
 //! - floats have one form where they are keys of groups or counted as distinct, and one order under `min` and `max`.
 
 use crate::extremes::extreme;
+use crate::tries::{try_cast, try_function, try_operator};
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -14,7 +16,7 @@ use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::context::SessionState;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::functions::math::expr_fn::nanvl;
-use datafusion::logical_expr::expr::Sort as SortExpr;
+use datafusion::logical_expr::expr::{ScalarFunction, Sort as SortExpr};
 use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, Limit, LogicalPlan, Operator,
     Projection, Sort, TryCast, Union, Volatility, lit, when,
@@ -27,6 +29,9 @@ use std::sync::Arc;
 const FIRST_TRUNCATED_US: i64 = -9_214_560_000_000_000;
 /// .. to 2262.
 const LAST_TRUNCATED_US: i64 = 9_214_646_400_000_000;
+
+/// The longest text that a row can ask `lpad` and `rpad` for, and the most that `repeat` repeats.
+const MAX_REPEATED: i64 = 1_000_000;
 
 /// Analyzes the plan (names, types) and brings it to the stable form.
 pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
@@ -210,38 +215,21 @@ fn named_before(rewritten: Transformed<Expr>, name: String) -> Transformed<Expr>
 
 fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right })
-            if matches!(op, Operator::Divide | Operator::Modulo)
-                && fails_on_zero(&right.get_type(schema)?)
-                && !nonzero_literal(&right) =>
-        {
-            let zero = ScalarValue::new_zero(&right.get_type(schema)?)?;
-            let divisor = nullif(*right, Expr::Literal(zero, None));
-            let safe = BinaryExpr { left, op, right: Box::new(divisor) };
-            Ok(Transformed::yes(Expr::BinaryExpr(safe)))
-        }
+        Expr::BinaryExpr(binary) => total_operator(binary, schema),
         Expr::Cast(Cast { expr, field })
             if may_fail(&expr.get_type(schema)?, field.data_type()) =>
         {
-            Ok(Transformed::yes(Expr::TryCast(TryCast { expr, field })))
-        }
-        Expr::ScalarFunction(mut call)
-            if call.func.name() == "date_trunc" && call.args.len() == 2 =>
-        {
-            let DataType::Timestamp(TimeUnit::Microsecond, zone) = call.args[1].get_type(schema)?
-            else {
-                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            let total = if expr.get_type(schema)?.is_temporal() {
+                try_cast(*expr, field.data_type().clone())
+            } else {
+                Expr::TryCast(TryCast { expr, field })
             };
-            if truncates_everywhere(&call.args[0], zone.is_some()) {
-                return Ok(Transformed::no(Expr::ScalarFunction(call)));
-            }
-            let at = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), zone.clone()));
-            let time = call.args[1].clone();
-            let known = time.clone().gt_eq(at(FIRST_TRUNCATED_US));
-            let known = known.and(time.clone().lt(at(LAST_TRUNCATED_US)));
-            call.args[1] = when(known, time).end()?;
-            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            Ok(Transformed::yes(total))
         }
+        Expr::TryCast(TryCast { expr, field }) if expr.get_type(schema)?.is_temporal() => {
+            Ok(Transformed::yes(try_cast(*expr, field.data_type().clone())))
+        }
+        Expr::ScalarFunction(call) => total_function(call, schema),
         Expr::AggregateFunction(mut call)
             if call.params.distinct || call.func.name() == "approx_distinct" =>
         {
@@ -265,6 +253,84 @@ fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// The operator with NULL where it divides by zero or overflows.
+fn total_operator(
+    mut binary: BinaryExpr,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>, DataFusionError> {
+    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
+    let divides = matches!(binary.op, Operator::Divide | Operator::Modulo);
+    let by_zero = divides && fails_on_zero(&right) && !nonzero_literal(&binary.right);
+    if by_zero {
+        let zero = ScalarValue::new_zero(&right)?;
+        binary.right = Box::new(nullif(*binary.right, Expr::Literal(zero, None)));
+    }
+    let overflows = |t: &DataType| t.is_decimal() || t.is_temporal();
+    let fails = match binary.op {
+        // The smallest integer divided by -1.
+        Operator::Divide | Operator::Modulo if by_zero => true,
+        Operator::Plus
+        | Operator::Minus
+        | Operator::Multiply
+        | Operator::Divide
+        | Operator::Modulo => overflows(&left) || overflows(&right),
+        // Patterns that are no regular expressions.
+        Operator::RegexMatch
+        | Operator::RegexIMatch
+        | Operator::RegexNotMatch
+        | Operator::RegexNotIMatch => true,
+        _ => false,
+    };
+    if fails {
+        return Ok(Transformed::yes(try_operator(binary)));
+    }
+    Ok(Transformed::no(Expr::BinaryExpr(binary)))
+}
+
+/// The function with NULL where it fails.
+fn total_function(
+    mut call: ScalarFunction,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>, DataFusionError> {
+    let Some(total) = try_function(&call.func) else {
+        return Ok(Transformed::no(Expr::ScalarFunction(call)));
+    };
+    match call.func.name() {
+        "date_trunc" => bound_date_trunc(&mut call, schema)?,
+        "lpad" | "rpad" | "repeat" => bound_length(&mut call)?,
+        _ => {}
+    }
+    call.func = Arc::new(total);
+    Ok(Transformed::yes(Expr::ScalarFunction(call)))
+}
+
+/// Lengths that would take all memory are NULL; negative ones, on which padding panics, are 0.
+fn bound_length(call: &mut ScalarFunction) -> Result<(), DataFusionError> {
+    if let Some(length) = call.args.get_mut(1) {
+        let given = length.clone();
+        *length = when(given.clone().lt(lit(0_i64)), lit(0_i64))
+            .when(given.clone().lt_eq(lit(MAX_REPEATED)), given)
+            .end()?;
+    }
+    Ok(())
+}
+
+/// Times that truncating would wrap around are NULL.
+fn bound_date_trunc(call: &mut ScalarFunction, schema: &DFSchema) -> Result<(), DataFusionError> {
+    let [unit, time] = &call.args[..] else { return Ok(()) };
+    let DataType::Timestamp(TimeUnit::Microsecond, zone) = time.get_type(schema)? else {
+        return Ok(());
+    };
+    if truncates_everywhere(unit, zone.is_some()) {
+        return Ok(());
+    }
+    let at = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), zone.clone()));
+    let known = time.clone().gt_eq(at(FIRST_TRUNCATED_US));
+    let known = known.and(time.clone().lt(at(LAST_TRUNCATED_US)));
+    call.args[1] = when(known, time.clone()).end()?;
+    Ok(())
 }
 
 /// Whether `date_trunc` computes by plain arithmetic, which cannot fail.
@@ -294,17 +360,21 @@ fn nonzero_literal(expr: &Expr) -> bool {
 
 /// Whether a cast can meet a value that the target type does not have.
 fn may_fail(from: &DataType, to: &DataType) -> bool {
-    let text = matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let to_text = matches!(to, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let narrowing = from.is_numeric()
-        && to.is_numeric()
-        && !to.is_floating()
-        && from.primitive_width() > to.primitive_width();
-    let from_float = from.is_floating() && (to.is_integer() || to.is_decimal());
-    let to_decimal = from.is_numeric() && to.is_decimal();
-    let to_nanoseconds =
-        from.is_temporal() && matches!(to, DataType::Timestamp(TimeUnit::Nanosecond, _));
-    (text && !to_text) || narrowing || from_float || to_decimal || to_nanoseconds
+    let text =
+        |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let plain = |t: &DataType| t.is_integer() || t.is_floating() || *t == DataType::Boolean;
+    let widens = from.is_integer()
+        && to.is_integer()
+        && from.primitive_width() < to.primitive_width()
+        && (from.is_unsigned_integer() || to.is_signed_integer());
+    let total = from == to
+        || *from == DataType::Null
+        || (text(to) && (text(from) || plain(from) || from.is_decimal()))
+        || (to.is_floating() && plain(from))
+        || (to.is_integer() && *from == DataType::Boolean)
+        || (*to == DataType::Boolean && plain(from))
+        || widens;
+    !total
 }
 
 /// A `LIMIT` keeps rows by a total order: the query's, then all columns.

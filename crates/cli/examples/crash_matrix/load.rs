@@ -9,6 +9,7 @@ use crate::truth::{Event, KINDS};
 use anyhow::{Context, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,6 +17,9 @@ use tokio::task::JoinHandle;
 
 /// The stream that drops events it has seen, and the one that relies on producers alone.
 pub const STREAMS: [&str; 2] = ["uniq", "plain"];
+/// The stream some of whose events carry padding.
+const PADDED: &str = "plain";
+const PAD: std::ops::Range<usize> = 100_000..800_000;
 const KEYS: i64 = 6;
 const MAX_BATCH: usize = 8;
 /// Between two writes of one writer.
@@ -173,12 +177,14 @@ impl Writer {
 
     fn event(&mut self) -> Event {
         self.next_id += 1;
+        let padded = self.stream == PADDED && self.rng.random_ratio(1, 12);
         let minutes = self.next_id % IDS_PER_WRITER / 50;
         Event {
             id: self.next_id,
             k: format!("k{}", self.rng.random_range(0..KEYS)),
             v: self.rng.random_range(0..100),
             at_s: minutes * 60 + self.rng.random_range(0..900),
+            pad: if padded { self.rng.random_range(PAD) } else { 0 },
         }
     }
 
@@ -278,6 +284,7 @@ pub fn batches(client: Client, seed: u64, stopped: Stopped) -> JoinHandle<anyhow
             let body = format!("{{\"mode\":\"{mode}\"}}");
             let headers = [("content-type", "application/json".to_owned())];
             match client.post("/v1/batch/runs", &headers, body).await {
+                Reply::Ok(run) if rng.random_ratio(3, 4) => ended(&client, &run).await,
                 Reply::Ok(_) | Reply::Refused(409 | 429 | 503, _) => {}
                 Reply::Refused(status, text) => bail!("batch run: {status} {text}"),
                 Reply::Unknown(_) => return Ok(()),
@@ -286,6 +293,14 @@ pub fn batches(client: Client, seed: u64, stopped: Stopped) -> JoinHandle<anyhow
         }
         Ok(())
     })
+}
+
+/// Waits until a batch run has ended or the server is gone.
+async fn ended(client: &Client, run: &Value) {
+    let path = format!("/v1/batch/runs/{}", run["id"].as_str().unwrap_or_default());
+    while client.get(&path).await.is_ok_and(|run| run["state"] == "running") {
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Replays views, with batch runs in between, until stopped or the server is gone.

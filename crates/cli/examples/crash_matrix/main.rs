@@ -30,8 +30,8 @@ use tokio::task::JoinHandle;
 const DEFAULT_ROUNDS: u64 = 10;
 /// Rounds on one data directory.
 const ROUNDS_PER_DIRECTORY: u64 = 25;
-/// Every view is also verified by the server itself in one of this many rounds.
-const ROUNDS_PER_VERIFY: u64 = 3;
+/// Each view is also verified by the server itself in one of this many rounds.
+const ROUNDS_PER_VERIFY: u64 = 5;
 /// The kill comes at most this long after the phase began.
 const MAX_DELAY_MS: u64 = 400;
 /// Writes run this long before the phase begins.
@@ -136,7 +136,7 @@ async fn life(
         server = until_killed(server, &mut world, phase, delay, rng, report).await?;
         world.settle(&server).await.context("sending again after the restart")?;
         let last = round + 1 == rounds;
-        let verify = last || round % ROUNDS_PER_VERIFY == 0;
+        let verify = |view: u64| last || (round + view).is_multiple_of(ROUNDS_PER_VERIFY);
         check::all(&server, &world, verify, report).await?;
         report.rounds += 1;
         report.acknowledged += world.take_acknowledged();
@@ -180,7 +180,7 @@ async fn until_killed(
     report.differences += reader.await??;
     world.join(writers).await?;
     if matches!(phase, Phase::Alive) {
-        check::all(&server, world, false, report).await?;
+        check::all(&server, world, |_| false, report).await?;
         check::runs(&server, report).await?;
         server.kill().await?;
     }

@@ -21,13 +21,20 @@ pub struct Event {
     pub v: i64,
     /// Seconds after the first day began.
     pub at_s: i64,
+    /// Bytes of padding, which make the log roll and trim its segments.
+    pub pad: usize,
 }
 
 impl Event {
     /// The event as a line of NDJSON.
     pub fn json(&self) -> String {
-        let Event { id, k, v, at_s } = self;
-        format!("{{\"id\":{id},\"k\":\"{k}\",\"v\":{v},\"ts\":\"{}\"}}\n", text_time(*at_s))
+        let Event { id, k, v, at_s, pad } = self;
+        let pad = match pad {
+            0 => String::new(),
+            pad => format!(",\"pad\":\"{}\"", "x".repeat(*pad)),
+        };
+        let ts = text_time(*at_s);
+        format!("{{\"id\":{id},\"k\":\"{k}\",\"v\":{v},\"ts\":\"{ts}\"{pad}}}\n")
     }
 }
 

@@ -8,8 +8,10 @@
 
 mod create;
 mod cursor;
+mod digits;
 mod error;
 mod hop;
+mod ignored;
 mod interval;
 mod options;
 mod relations;

@@ -13,8 +13,8 @@
 use super::cursor::folded_name;
 use super::error::{Error, Kind, Result};
 use super::hop::HOP_STARTS;
-use super::interval;
 use super::source::DIALECT;
+use super::{digits, ignored, interval};
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SetExpr, TableAlias,
     TableFactor, TableFunctionArgs, VisitMut, VisitorMut,
@@ -27,7 +27,8 @@ use std::ops::ControlFlow;
 const MAX_WINDOW_US: i64 = 36_525 * 86_400 * 1_000_000;
 
 /// Rewrites every window of a query, at any depth, and refuses statements that hide in queries
-/// (`WITH .. INSERT`, `SELECT INTO`). Doing it twice changes nothing.
+/// (`WITH .. INSERT`, `SELECT INTO`) and clauses that the planner would ignore; keeps the digits of
+/// long literals. Doing it twice changes nothing.
 ///
 /// # Errors
 /// A window has the wrong arguments, or the query would write.
@@ -94,8 +95,16 @@ impl VisitorMut for Rewriter {
                     .hint("put WITH into the SELECT of INSERT INTO .. SELECT");
                 ControlFlow::Break(Box::new(error))
             }
-            _ => ControlFlow::Continue(()),
+            _ => {
+                digits::keep_in_query(query);
+                flow(ignored::refuse_in_query(query))
+            }
         }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        digits::keep_in_cast(expr);
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
@@ -104,10 +113,12 @@ impl VisitorMut for Rewriter {
                 .hint("use CREATE MATERIALIZED VIEW or INSERT INTO .. SELECT");
             return ControlFlow::Break(Box::new(error));
         }
-        ControlFlow::Continue(())
+        digits::keep_in_select(select);
+        flow(ignored::refuse_in_select(select))
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        flow(ignored::refuse(factor))?;
         let TableFactor::Table { name, args: Some(args), alias, .. } = factor else {
             return ControlFlow::Continue(());
         };
@@ -117,6 +128,13 @@ impl VisitorMut for Rewriter {
             Err(error) => return ControlFlow::Break(Box::new(error)),
         }
         ControlFlow::Continue(())
+    }
+}
+
+fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(Box::new(error)),
     }
 }
 
