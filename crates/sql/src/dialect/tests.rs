@@ -245,6 +245,12 @@ fn refusals_name_the_mistake_and_the_remedy() {
         ("select 'abc".into(), Syntax, "Unterminated", ""),
         ("select 1 1".into(), Syntax, "the end of the statement", ""),
         ("create view v as select 1".into(), Unsupported, "CREATE VIEW", "MATERIALIZED"),
+        (w("t tablesample bernoulli (10)"), Unsupported, "TABLESAMPLE", "WHERE"),
+        (w("(select 1) as t tablesample system (1)"), Unsupported, "TABLESAMPLE", "WHERE"),
+        (w("tumble(t, ts, interval '1 h') tablesample system (1)"), Unsupported, "TABLESAMPLE", ""),
+        (w("t where a in (select a from u tablesample system (1))"), Unsupported, "TABLESAMPLE", ""),
+        (w("generate_series(1, 2) with ordinality"), Unsupported, "WITH ORDINALITY", "row_number"),
+        (w("t for update"), Unsupported, "FOR UPDATE", "leave it out"),
         ("create or replace table t (a int)".into(), Unsupported, "OR REPLACE", "DROP"),
         ("create index i on t (a)".into(), Unsupported, "index", "MATERIALIZED VIEW"),
         ("create table t as select 1".into(), Unsupported, "AS", "MATERIALIZED"),
@@ -550,4 +556,34 @@ fn deep_and_long_texts_end_quickly() {
     }
     let rows = ", (-1, 'x', 1 + 2)".repeat(20_000);
     assert!(parse(&format!("insert into t values (1, 'x', 2){rows}")).is_ok());
+}
+
+#[test]
+fn long_literals_keep_their_digits() {
+    let written = |text: &str| match one(text) {
+        Statement::Insert(insert) => insert.to_string(),
+        Statement::Query(query) => query.to_string(),
+        other => panic!("{other:?}"),
+    };
+    for (text, rewritten) in [
+        (
+            "INSERT INTO t VALUES (1.5, -0.12345678901234567891), (2.5, 3), (3.5, NULL)",
+            "INSERT INTO t VALUES (1.5, '-0.12345678901234567891'), (2.5, '3'), (3.5, NULL)",
+        ),
+        (
+            "INSERT INTO t VALUES (0.12345678901234567891), (1.5 * 2)",
+            "INSERT INTO t VALUES (0.12345678901234567891), (1.5 * 2)",
+        ),
+        (
+            "SELECT 0.12345678901234567891 AS a, 0.30000000000000004",
+            "SELECT CAST('0.12345678901234567891' AS NUMERIC(21,20)) AS a, 0.30000000000000004",
+        ),
+        (
+            "SELECT CAST(12345678901234567.5 AS NUMERIC(38,1)) + 1",
+            "SELECT CAST('12345678901234567.5' AS NUMERIC(38,1)) + 1",
+        ),
+        ("SELECT f > 3.14159265358979323846 FROM t", "SELECT f > 3.14159265358979323846 FROM t"),
+    ] {
+        assert_eq!(written(text), rewritten);
+    }
 }

@@ -67,7 +67,14 @@ fn change(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let mut parsed = cursor.piece(Parser::parse_statement)?;
     window::rewrite_in(&mut parsed).map_err(|e| e.at(at.line, at.column))?;
     match parsed {
-        ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
+        ast::Statement::Insert(mut insert) => {
+            if let Some(source) = &mut insert.source
+                && let ast::SetExpr::Values(values) = source.body.as_mut()
+            {
+                digits::keep_in_insert(values);
+            }
+            Ok(Statement::Insert(Box::new(insert)))
+        }
         update @ ast::Statement::Update { .. } => Ok(Statement::Update(Box::new(update))),
         delete @ ast::Statement::Delete { .. } => Ok(Statement::Delete(Box::new(delete))),
         _ => Err(Error::unsupported("this form of INSERT, UPDATE or DELETE is not supported")),

@@ -95,10 +95,7 @@ impl VisitorMut for Rewriter {
                     .hint("put WITH into the SELECT of INSERT INTO .. SELECT");
                 ControlFlow::Break(Box::new(error))
             }
-            _ => {
-                digits::keep_in_query(query);
-                flow(ignored::refuse_in_query(query))
-            }
+            _ => flow(ignored::refuse_in_query(query)),
         }
     }
 
