@@ -167,7 +167,7 @@ impl Tail {
             }
             None => {}
         }
-        self.make_durable(end, len)?;
+        self.make_durable(end)?;
         active.len = end;
         let commits = scan.next_lsn().0 - active.first.0;
         Ok((scan.next_lsn().previous(), Recovery { commits, cut_bytes: len - end }))
@@ -209,11 +209,12 @@ impl Tail {
     }
 
     /// Cuts the file to `end`, and makes all of it durable, writing again what may not be.
-    fn make_durable(&self, end: u64, len: u64) -> Result<(), Error> {
+    ///
+    /// It is cut also where it seems to end there already: after a truncation whose sync failed the
+    /// page cache shows the short file, and the disk may still have the long one.
+    fn make_durable(&self, end: u64) -> Result<(), Error> {
         let write = || -> io::Result<()> {
-            if end < len {
-                self.file.truncate(end)?;
-            }
+            self.file.truncate(end)?;
             let mut at = self.durable.max(segment::HEADER_BYTES);
             while at < end {
                 let mut bytes = vec![0; (end - at).min(READ_BYTES as u64) as usize];

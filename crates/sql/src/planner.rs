@@ -119,8 +119,8 @@ impl Planner {
         let options = config.options_mut();
         options.sql_parser.map_string_types_to_utf8view = false;
         options.execution.parquet.schema_force_view_types = false;
-        // As decimals, they would make decimals of the doubles that they meet, and those do not reach
-        // far. The dialect has an eye on literals with more digits than a double.
+        // As decimals, literals would turn the doubles that they meet into decimals, which NaN and
+        // large numbers do not fit. `dialect::digits` keeps those with more digits than a double.
         options.sql_parser.parse_float_as_decimal = false;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;

@@ -248,7 +248,12 @@ fn refusals_name_the_mistake_and_the_remedy() {
         (w("t tablesample bernoulli (10)"), Unsupported, "TABLESAMPLE", "WHERE"),
         (w("(select 1) as t tablesample system (1)"), Unsupported, "TABLESAMPLE", "WHERE"),
         (w("tumble(t, ts, interval '1 h') tablesample system (1)"), Unsupported, "TABLESAMPLE", ""),
-        (w("t where a in (select a from u tablesample system (1))"), Unsupported, "TABLESAMPLE", ""),
+        (
+            w("t where a in (select a from u tablesample system (1))"),
+            Unsupported,
+            "TABLESAMPLE",
+            "",
+        ),
         (w("generate_series(1, 2) with ordinality"), Unsupported, "WITH ORDINALITY", "row_number"),
         (w("t for update"), Unsupported, "FOR UPDATE", "leave it out"),
         ("create or replace table t (a int)".into(), Unsupported, "OR REPLACE", "DROP"),

@@ -4,7 +4,7 @@
 use super::cursor::Cursor;
 use super::error::{Error, Kind, Result};
 use super::statement::{Explain, ExplainTarget, Format, Load, Show, Statement, Transaction};
-use super::{view, window};
+use super::{digits, view, window};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
