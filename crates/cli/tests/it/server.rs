@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use tempfile::TempDir;
 
 /// A running server on free ports; killed when the test ends without stopping it.
-struct Server {
+pub struct Server {
     process: Child,
     url: String,
     dir: TempDir,
@@ -21,7 +21,7 @@ impl Server {
         Self::start_in(tempfile::tempdir().unwrap())
     }
 
-    fn start_in(dir: TempDir) -> Self {
+    pub fn start_in(dir: TempDir) -> Self {
         let mut process = serve(dir.path()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let mut seen = String::new();
@@ -39,12 +39,12 @@ impl Server {
         Self { process, url, dir, log: Some(log) }
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
         kaplan(self.dir.path()).args(arguments).env("KAPLAN_URL", &self.url).output().unwrap()
     }
 
     /// Runs a command that must succeed.
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         stdout(&output)
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Stops the server with a signal, and gives the data directory back.
-    fn stop(mut self, name: &str) -> (ExitStatus, String) {
+    pub fn stop(mut self, name: &str) -> (ExitStatus, String) {
         self.signal(name);
         let status = self.process.wait().unwrap();
         (status, self.log.take().unwrap().join().unwrap())
