@@ -7,12 +7,13 @@
 //! every change.
 
 use crate::delta::{batch_of, concat_deltas, take_rows};
+use crate::emitted::Emitted;
 use crate::group::{AggregateMerger, StateMerger};
 use crate::key::hash_arrays;
 use crate::linear::LinearSpec;
 use crate::trace::{Merge, consolidate};
 use crate::{Delta, GroupTable, Input, Operator, Result, Trace};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -119,7 +120,7 @@ pub struct Aggregate {
     spec: Arc<AggregateSpec>,
     memory: Memory,
     /// What was last emitted for every group.
-    emitted: Trace,
+    emitted: Emitted,
 }
 
 impl Aggregate {
@@ -138,7 +139,7 @@ impl Aggregate {
             let schema = Arc::new(Schema::new(fields));
             Memory::Rows(Trace::new(schema, spec.key(), Merge::Sum))
         };
-        let emitted = Trace::new(SchemaRef::clone(&spec.output_schema), spec.key(), Merge::Sum);
+        let emitted = Emitted::by_columns(&spec.output_schema, spec.key());
         Self { input, spec, memory, emitted }
     }
 
@@ -241,29 +242,11 @@ impl Aggregate {
 
     /// New rows minus what was emitted before for the same groups.
     fn difference(&mut self, new: RecordBatch, keys: &[ArrayRef]) -> Result<Vec<Delta>> {
-        let rows = keys.first().map_or(1, |k| k.len());
-        let hashes = hash_arrays(keys, rows)?;
-        let mut changes = vec![Delta::insert(new)];
-        self.emitted.lookup(keys, &hashes, |batch, _, found| {
-            let old = batch.delta.take(&UInt32Array::from(found))?;
-            let weights = (0..old.len()).map(|i| -old.weight(i)).collect::<Int64Array>();
-            changes.push(Delta::weighted(old.rows, weights));
-            Ok(())
-        })?;
-        if changes.len() == 1 && self.grows_only() {
-            let change = changes.remove(0);
-            self.emitted.insert(change.clone())?;
-            return Ok(vec![change]);
+        if !self.grows_only() {
+            return Ok(self.emitted.replace(new, Vec::new(), keys)?.into_iter().collect());
         }
-        let Some(mut change) = consolidate(changes)? else { return Ok(Vec::new()) };
-        if change.is_empty() {
-            return Ok(Vec::new());
-        }
-        if self.grows_only() {
-            change.weights = None;
-        }
-        self.emitted.insert(change.clone())?;
-        Ok(vec![change])
+        let change = self.emitted.replace(new, Vec::new(), keys)?;
+        Ok(change.map(|c| Delta::insert(c.rows)).into_iter().collect())
     }
 
     /// Whether groups appear and never change: `DISTINCT` over insert-only input.
@@ -306,7 +289,7 @@ impl Operator for Aggregate {
     fn traces(&self) -> Vec<&Trace> {
         match &self.memory {
             Memory::States(trace) | Memory::Sums(trace, _) | Memory::Rows(trace) => {
-                vec![trace, &self.emitted]
+                vec![trace, &self.emitted.trace]
             }
         }
     }
@@ -314,7 +297,7 @@ impl Operator for Aggregate {
     fn traces_mut(&mut self) -> Vec<&mut Trace> {
         match &mut self.memory {
             Memory::States(trace) | Memory::Sums(trace, _) | Memory::Rows(trace) => {
-                vec![trace, &mut self.emitted]
+                vec![trace, &mut self.emitted.trace]
             }
         }
     }

@@ -1,150 +1,194 @@
-//! The inner equi-join, by the bilinear rule: Δ(A ⋈ B) = ΔA ⋈ B + (A + ΔA) ⋈ ΔB. Both sides are
-//! kept as traces by the join key; weights multiply.
+//! Joins, by the bilinear rule: Δ(A ⋈ B) = ΔA ⋈ B + (A + ΔA) ⋈ ΔB. Both sides are kept as traces
+//! by the join key; weights multiply. Outer, semi, anti and mark joins add the rows of a side that
+//! have, or do not have, a partner ([`crate::outer`]).
 
-use crate::delta::{batch_of, concat_deltas, take_rows, true_rows};
-use crate::key::canonical;
-use crate::trace::Merge;
-use crate::{Delta, Input, Operator, Result, Trace};
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use crate::delta::{batch_of, take_rows, true_rows};
+use crate::outer::{self, Kept};
+use crate::side::Side;
+use crate::trace::{Batch, lookup_in};
+use crate::{Delta, Error, Input, Operator, Result, Trace};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::JoinType;
 use datafusion::physical_expr::PhysicalExpr;
 use std::sync::Arc;
 
 /// Pairs are put out in batches of at most this many rows.
-const OUTPUT_ROWS: usize = 64 * 1024;
+pub(crate) const OUTPUT_ROWS: usize = 64 * 1024;
 
 /// Key expressions.
 type Expressions = Vec<Arc<dyn PhysicalExpr>>;
 
-/// One side of a join.
-struct Side {
-    input: Box<dyn Operator>,
-    keys: Vec<Arc<dyn PhysicalExpr>>,
-    /// Key columns, then the input's columns.
-    trace: Trace,
+/// How the sides are joined.
+#[derive(Clone)]
+pub struct JoinKeys {
+    /// Expressions over the left side.
+    pub left: Expressions,
+    /// Expressions over the right side, pairwise equal to the left ones; none: every pair.
+    pub right: Expressions,
+    /// A condition over the columns of both sides that a pair must meet as well.
+    pub residual: Option<Arc<dyn PhysicalExpr>>,
+    /// Whether a NULL key equals another.
+    pub null_equals_null: bool,
 }
 
-impl Side {
-    fn new(input: Box<dyn Operator>, keys: Vec<Arc<dyn PhysicalExpr>>) -> Result<Self> {
-        let schema = input.schema();
-        let mut fields = Vec::new();
-        for (i, key) in keys.iter().enumerate() {
-            let empty = RecordBatch::new_empty(SchemaRef::clone(&schema));
-            let array = canonical(&key.evaluate(&empty)?.into_array(0)?)?;
-            fields.push(Arc::new(Field::new(format!("_key{i}"), array.data_type().clone(), true)));
-        }
-        fields.extend(schema.fields().iter().cloned());
-        let columns = (0..keys.len()).collect();
-        let trace = Trace::new(Arc::new(Schema::new(fields)), columns, Merge::Sum);
-        Ok(Self { input, keys, trace })
-    }
-
-    /// The side's changes with their key columns in front; rows whose key has a NULL join nothing.
-    fn changes(&mut self, input: &Input<'_>, null_equals_null: bool) -> Result<Vec<Delta>> {
-        let deltas = concat_deltas(self.input.step(input)?)?;
-        let mut out = Vec::with_capacity(deltas.len());
-        for delta in deltas {
-            let mut columns: Vec<ArrayRef> = Vec::new();
-            for key in &self.keys {
-                columns.push(canonical(&key.evaluate(&delta.rows)?.into_array(delta.len())?)?);
-            }
-            let nulls = columns.iter().any(|c| c.null_count() > 0);
-            let valid = (nulls && !null_equals_null).then(|| not_null(&columns, delta.len()));
-            columns.extend(delta.rows.columns().iter().cloned());
-            let schema = SchemaRef::clone(self.trace.schema());
-            let rows = batch_of(schema, columns, delta.len())?;
-            let keyed = delta.with_rows(rows);
-            out.push(match valid {
-                Some(valid) => keyed.filter(&valid)?,
-                None => keyed,
-            });
-        }
-        Ok(out)
-    }
-}
-
-fn not_null(columns: &[ArrayRef], rows: usize) -> arrow::array::BooleanArray {
-    (0..rows).map(|row| Some(columns.iter().all(|c| c.is_valid(row)))).collect()
-}
-
-/// An inner join.
+/// A join.
 pub struct Join {
     left: Side,
     right: Side,
-    residual: Option<Arc<dyn PhysicalExpr>>,
+    pairs: Pairs,
+    kind: JoinType,
     null_equals_null: bool,
     schema: SchemaRef,
 }
 
-impl Join {
-    /// A join on `keys.0 = keys.1` pairwise (no keys: every pair) and a residual condition over the
-    /// columns of both sides. The output has the left columns, then the right ones.
-    pub fn new(
-        left: Box<dyn Operator>,
-        right: Box<dyn Operator>,
-        keys: (Expressions, Expressions),
-        residual: Option<Arc<dyn PhysicalExpr>>,
-        null_equals_null: bool,
-        schema: SchemaRef,
-    ) -> Result<Self> {
-        let (left, right) = (Side::new(left, keys.0)?, Side::new(right, keys.1)?);
-        Ok(Self { left, right, residual, null_equals_null, schema })
+/// Makes pairs of rows of both sides.
+pub(crate) struct Pairs {
+    /// Key columns in front of both sides' rows.
+    width: usize,
+    residual: Option<Arc<dyn PhysicalExpr>>,
+    /// The left columns, then the right ones.
+    schema: SchemaRef,
+}
+
+impl Pairs {
+    /// Whether a pair of equal keys may not be one.
+    pub(crate) fn has_residual(&self) -> bool {
+        self.residual.is_some()
     }
 
-    /// The pairs of `delta` with the rows of `trace`.
-    fn pairs(
+    /// The pairs of `delta` with the rows of `batches`, each with the position of its row in
+    /// `delta`, in pieces of bounded size.
+    pub(crate) fn visit(
         &self,
         delta: &Delta,
         trace: &Trace,
+        batches: &[Arc<Batch>],
         delta_is_left: bool,
-        out: &mut Vec<Delta>,
+        found: &mut dyn FnMut(&[u32], Delta) -> Result<()>,
     ) -> Result<()> {
         let keys = trace.keyer().arrays(&delta.rows);
         let hashes = trace.keyer().hash(&delta.rows)?;
-        trace.lookup(&keys, &hashes, |batch, probes, rows| {
+        lookup_in(batches, trace.keyer(), &keys, &hashes, &mut |batch, probes, rows| {
             for (probes, rows) in probes.chunks(OUTPUT_ROWS).zip(rows.chunks(OUTPUT_ROWS)) {
-                let weights: Option<Int64Array> =
-                    if delta.weights.is_none() && batch.delta.weights.is_none() {
-                        None
-                    } else {
-                        let pairs = probes.iter().zip(rows);
-                        Some(
-                            pairs
-                                .map(|(p, r)| {
-                                    delta.weight(*p as usize) * batch.delta.weight(*r as usize)
-                                })
-                                .collect(),
-                        )
-                    };
-                let ours = self.side_columns(&delta.rows, probes)?;
-                let theirs = self.side_columns(&batch.delta.rows, rows)?;
-                let columns =
-                    if delta_is_left { [ours, theirs].concat() } else { [theirs, ours].concat() };
-                let rows = batch_of(SchemaRef::clone(&self.schema), columns, rows.len())?;
-                self.emit(Delta { rows, weights }, out)?;
+                let pairs = self.pair(delta, probes, &batch.delta, rows, delta_is_left)?;
+                match &self.residual {
+                    None => found(probes, pairs)?,
+                    Some(residual) => {
+                        let keep = residual.evaluate(&pairs.rows)?.into_array(pairs.len())?;
+                        let keep = true_rows(&keep);
+                        let probes = probes.iter().zip(keep.iter());
+                        let probes: Vec<u32> =
+                            probes.filter(|(_, k)| *k == Some(true)).map(|(p, _)| *p).collect();
+                        found(&probes, pairs.filter(&keep)?)?;
+                    }
+                }
             }
             Ok(())
         })
     }
 
-    fn side_columns(&self, rows: &RecordBatch, indices: &[u32]) -> Result<Vec<ArrayRef>> {
-        let columns: Vec<usize> = (self.left.keys.len()..rows.num_columns()).collect();
+    fn pair(
+        &self,
+        delta: &Delta,
+        probes: &[u32],
+        other: &Delta,
+        rows: &[u32],
+        delta_is_left: bool,
+    ) -> Result<Delta> {
+        let once = delta.weights.is_none() && other.weights.is_none();
+        let weight = |(p, r): (&u32, &u32)| delta.weight(*p as usize) * other.weight(*r as usize);
+        let weights = (!once).then(|| probes.iter().zip(rows).map(weight).collect::<Int64Array>());
+        let ours = self.columns(&delta.rows, probes)?;
+        let theirs = self.columns(&other.rows, rows)?;
+        let columns = if delta_is_left { [ours, theirs].concat() } else { [theirs, ours].concat() };
+        let rows = batch_of(SchemaRef::clone(&self.schema), columns, rows.len())?;
+        Ok(Delta { rows, weights })
+    }
+
+    fn columns(&self, rows: &RecordBatch, indices: &[u32]) -> Result<Vec<ArrayRef>> {
+        let columns: Vec<usize> = (self.width..rows.num_columns()).collect();
         let indices = UInt32Array::from(indices.to_vec());
         Ok(take_rows(&rows.project(&columns)?, &indices)?.columns().to_vec())
     }
+}
 
-    fn emit(&self, delta: Delta, out: &mut Vec<Delta>) -> Result<()> {
-        let delta = match &self.residual {
-            Some(residual) => {
-                let keep = residual.evaluate(&delta.rows)?.into_array(delta.len())?;
-                delta.filter(&true_rows(&keep))?
-            }
-            None => delta,
-        };
-        if !delta.is_empty() {
-            out.push(delta);
+impl Join {
+    /// A join of this kind. `pairs` has the left columns, then the right ones; `schema` is the
+    /// output: the same, or one side's columns (semi and anti joins), with a boolean (mark joins).
+    pub fn new(
+        left: Box<dyn Operator>,
+        right: Box<dyn Operator>,
+        keys: JoinKeys,
+        kind: JoinType,
+        pairs: SchemaRef,
+        schema: SchemaRef,
+    ) -> Result<Self> {
+        let JoinKeys { left: left_keys, right: right_keys, residual, null_equals_null } = keys;
+        let pairs = Pairs { width: left_keys.len(), residual, schema: pairs };
+        let (left, right) = (Side::new(left, left_keys)?, Side::new(right, right_keys)?);
+        Ok(Self { left, right, pairs, kind, null_equals_null, schema })
+    }
+
+    /// Which rows of the left and of the right side are kept beside the pairs.
+    fn kept(&self) -> (Option<Kept>, Option<Kept>) {
+        match self.kind {
+            JoinType::Inner => (None, None),
+            JoinType::Left => (Some(Kept::Lonely), None),
+            JoinType::Right => (None, Some(Kept::Lonely)),
+            JoinType::Full => (Some(Kept::Lonely), Some(Kept::Lonely)),
+            JoinType::LeftSemi => (Some(Kept::Paired), None),
+            JoinType::RightSemi => (None, Some(Kept::Paired)),
+            JoinType::LeftAnti => (Some(Kept::Lonely), None),
+            JoinType::RightAnti => (None, Some(Kept::Lonely)),
+            JoinType::LeftMark => (Some(Kept::Marked), None),
+            JoinType::RightMark => (None, Some(Kept::Marked)),
         }
-        Ok(())
+    }
+
+    fn puts_out_pairs(&self) -> bool {
+        use JoinType::{Full, Inner, Left, Right};
+        matches!(self.kind, Inner | Left | Right | Full)
+    }
+
+    /// Rows of one side, with their key columns, as output rows.
+    fn output(&self, rows: Delta, is_left: bool, marks: Option<ArrayRef>) -> Result<Delta> {
+        let mut columns = rows.rows.columns()[self.pairs.width..].to_vec();
+        if let Some(marks) = marks {
+            columns.push(marks);
+        } else if self.puts_out_pairs() {
+            let missing = self.schema.fields().len() - columns.len();
+            let from = if is_left { columns.len() } else { 0 };
+            let nulls = self.schema.fields()[from..from + missing].iter();
+            let nulls: Vec<_> = nulls.map(|f| new_null_array(f.data_type(), rows.len())).collect();
+            columns = if is_left { [columns, nulls].concat() } else { [nulls, columns].concat() };
+        }
+        if columns.len() != self.schema.fields().len() {
+            return Err(Error::Damaged("a join's row of the wrong width".into()));
+        }
+        let batch = batch_of(SchemaRef::clone(&self.schema), columns, rows.len())?;
+        Ok(rows.with_rows(batch))
+    }
+
+    /// The changes of both sides, and rows that go out at once because their key is NULL.
+    fn inputs(&mut self, input: &Input<'_>, out: &mut Vec<Delta>) -> Result<[Option<Delta>; 2]> {
+        let mut changes = [self.left.change(input)?, self.right.change(input)?];
+        if self.null_equals_null {
+            return Ok(changes);
+        }
+        let (left, right) = self.kept();
+        for (change, (kept, is_left)) in changes.iter_mut().zip([(left, true), (right, false)]) {
+            let Some(delta) = change.take() else { continue };
+            let side = if is_left { &self.left } else { &self.right };
+            let (known, null) = side.by_null(delta)?;
+            *change = Some(known).filter(|d| !d.is_empty());
+            if let (Some(null), Some(kept)) = (null, kept) {
+                for (rows, marks) in kept.fresh(null, |_| false)? {
+                    out.push(self.output(rows, is_left, marks)?);
+                }
+            }
+        }
+        Ok(changes)
     }
 }
 
@@ -154,24 +198,50 @@ impl Operator for Join {
     }
 
     fn insert_only(&self) -> bool {
-        self.left.input.insert_only() && self.right.input.insert_only()
+        matches!(self.kind, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi)
+            && self.left.input.insert_only()
+            && self.right.input.insert_only()
     }
 
     fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
-        let left = self.left.changes(input, self.null_equals_null)?;
-        let right = self.right.changes(input, self.null_equals_null)?;
         let mut out = Vec::new();
-        for delta in &left {
-            self.pairs(delta, &self.right.trace, true, &mut out)?;
+        let [left, right] = self.inputs(input, &mut out)?;
+        let before = [self.left.trace.batches().to_vec(), self.right.trace.batches().to_vec()];
+        let mut pairs = Vec::new();
+        if let Some(left) = &left {
+            if self.puts_out_pairs() {
+                let batches = &before[1];
+                self.pairs.visit(left, &self.right.trace, batches, true, &mut |_, delta| {
+                    pairs.push(delta);
+                    Ok(())
+                })?;
+            }
+            self.left.trace.insert(left.clone())?;
         }
-        for delta in left {
-            self.left.trace.insert(delta)?;
+        if let Some(right) = &right {
+            if self.puts_out_pairs() {
+                let batches = self.left.trace.batches();
+                self.pairs.visit(right, &self.left.trace, batches, false, &mut |_, delta| {
+                    pairs.push(delta);
+                    Ok(())
+                })?;
+            }
+            self.right.trace.insert(right.clone())?;
         }
-        for delta in &right {
-            self.pairs(delta, &self.left.trace, false, &mut out)?;
-        }
-        for delta in right {
-            self.right.trace.insert(delta)?;
+        out.extend(pairs.into_iter().filter(|d| !d.is_empty()));
+        let (keep_left, keep_right) = self.kept();
+        for (kept, is_left) in [(keep_left, true), (keep_right, false)] {
+            let Some(kept) = kept else { continue };
+            let ours = if is_left { (&left, &before[0]) } else { (&right, &before[1]) };
+            let theirs = if is_left { (&right, &before[1]) } else { (&left, &before[0]) };
+            let (trace, other) = match is_left {
+                true => (&self.left.trace, &self.right.trace),
+                false => (&self.right.trace, &self.left.trace),
+            };
+            let change = outer::Change { pairs: &self.pairs, trace, other, is_left };
+            for (rows, marks) in change.of(kept, ours, theirs)? {
+                out.push(self.output(rows, is_left, marks)?);
+            }
         }
         Ok(out)
     }
@@ -195,7 +265,8 @@ impl Operator for Join {
     fn describe(&self) -> String {
         let pairs = self.left.keys.iter().zip(&self.right.keys);
         let on: Vec<_> = pairs.map(|(l, r)| format!("{l} = {r}")).collect();
-        let residual = self.residual.as_ref().map(|r| format!(" residual={r}")).unwrap_or_default();
-        format!("InnerJoin on=[{}]{residual} (traces of both sides)", on.join(", "))
+        let residual =
+            self.pairs.residual.as_ref().map(|r| format!(" residual={r}")).unwrap_or_default();
+        format!("{}Join on=[{}]{residual} (traces of both sides)", self.kind, on.join(", "))
     }
 }

@@ -1,7 +1,7 @@
-//! Operators without state: filter, projection, union, unnest. They apply DataFusion's physical
+//! Operators without state: filter, projection, union, unnest, and the copies that `GROUPING SETS` need. They apply DataFusion's physical
 //! expressions to the rows of each delta; weights pass through.
 
-use crate::delta::true_rows;
+use crate::delta::{batch_of, true_rows};
 use crate::operator::relabel;
 use crate::{Delta, Error, Input, Operator, Result};
 use arrow::array::{Array, AsArray, ListArray, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -207,5 +207,52 @@ impl Operator for Unnest {
 
     fn describe(&self) -> String {
         format!("Unnest {}", self.input.schema().field(self.column).name())
+    }
+}
+
+/// Several rows for each one, one by each list of expressions: what `GROUPING SETS` group.
+pub struct Expand {
+    /// What is expanded.
+    pub input: Box<dyn Operator>,
+    /// For each row that is made, its columns behind the input's own.
+    pub lists: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    /// The output columns: the input's, then those of a list.
+    pub schema: SchemaRef,
+}
+
+impl Operator for Expand {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn insert_only(&self) -> bool {
+        self.input.insert_only()
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let mut out = Vec::new();
+        for delta in self.input.step(input)? {
+            for list in &self.lists {
+                let mut columns = delta.rows.columns().to_vec();
+                for expression in list {
+                    columns.push(expression.evaluate(&delta.rows)?.into_array(delta.len())?);
+                }
+                let rows = batch_of(SchemaRef::clone(&self.schema), columns, delta.len())?;
+                out.push(delta.with_rows(rows));
+            }
+        }
+        Ok(out)
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        vec![self.input.as_ref()]
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        vec![self.input.as_mut()]
+    }
+
+    fn describe(&self) -> String {
+        format!("Expand into {} grouping sets", self.lists.len())
     }
 }

@@ -236,6 +236,7 @@ fn find_cut(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     }
     for node in chain.iter().rev() {
         if let LogicalPlan::Aggregate(aggregate) = node
+            && lower::is_mergeable(aggregate)
             && lower::is_insert_only(&aggregate.input)?
         {
             return Ok(Some((*node).clone()));
@@ -264,9 +265,13 @@ fn refuse_subqueries(tail: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// The plan with one of its nodes replaced by a scan of [`CORE_TABLE`] that has the same columns.
-fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
-    let schema = output_schema(node);
+/// A scan of a table that has the columns of a plan, under the plan's names.
+pub(crate) fn stand_in(
+    plan: &LogicalPlan,
+    table: &str,
+    source: &dyn Fn(SchemaRef) -> Result<Arc<dyn TableProvider>>,
+) -> Result<LogicalPlan> {
+    let schema = output_schema(plan);
     // Positional names: a join's output may have one name twice.
     let fields: Vec<_> = schema
         .fields()
@@ -274,17 +279,20 @@ fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
         .enumerate()
         .map(|(i, f)| f.as_ref().clone().with_name(format!("c{i}")))
         .collect();
-    let table = StreamTable {
-        name: CORE_TABLE.into(),
-        schema: Arc::new(arrow::datatypes::Schema::new(fields)),
-        append_only: false,
-    };
-    let scan = LogicalPlanBuilder::scan(CORE_TABLE, provider_as_source(Arc::new(table)), None)?;
-    let columns = node.schema().iter().enumerate().map(|(i, (qualifier, field))| {
-        let core = Expr::Column(Column::new(Some(CORE_TABLE), format!("c{i}")));
+    let provider = source(Arc::new(arrow::datatypes::Schema::new(fields)))?;
+    let scan = LogicalPlanBuilder::scan(table, provider_as_source(provider), None)?;
+    let columns = plan.schema().iter().enumerate().map(|(i, (qualifier, field))| {
+        let core = Expr::Column(Column::new(Some(table), format!("c{i}")));
         core.alias_qualified(qualifier.cloned(), field.name())
     });
-    let replacement = scan.project(columns)?.build()?;
+    Ok(scan.project(columns)?.build()?)
+}
+
+/// The plan with one of its nodes replaced by a scan of [`CORE_TABLE`] that has the same columns.
+fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
+    let replacement = stand_in(node, CORE_TABLE, &|schema| {
+        Ok(Arc::new(StreamTable { name: CORE_TABLE.into(), schema, append_only: false }))
+    })?;
     let mut done = false;
     let plan = plan.clone().transform_down(|n| {
         if !done && n == *node {
@@ -297,16 +305,19 @@ fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.data.transform_up(rewrite::fresh_schema)?.data)
 }
 
-/// Whether all paths compute the same bits: no floating-point result of an aggregate anywhere and
-/// no approximate function.
+/// Whether all paths compute the same bits: no floating-point result of an aggregate or a window
+/// anywhere and no approximate function.
 fn is_exact(plan: &LogicalPlan) -> Result<bool> {
     let mut exact = true;
     plan.apply(|node| {
+        if let LogicalPlan::Window(window) = node {
+            let made = window.schema.fields().iter().skip(window.input.schema().fields().len());
+            exact &= made.into_iter().all(|f| !f.data_type().is_floating());
+        }
         if let LogicalPlan::Aggregate(aggregate) = node {
-            for (expr, field) in aggregate
-                .aggr_expr
-                .iter()
-                .zip(aggregate.schema.fields().iter().skip(aggregate.group_expr.len()))
+            let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
+            for (expr, field) in
+                aggregate.aggr_expr.iter().zip(aggregate.schema.fields().iter().skip(groups))
             {
                 let floating = matches!(
                     field.data_type(),

@@ -8,12 +8,16 @@ pub mod compile;
 pub mod dialect;
 mod error;
 mod extremes;
+mod grouping_sets;
 pub mod lower;
 pub mod planner;
+mod recompute;
 mod refused;
 mod rewrite;
 #[cfg(test)]
 mod rows_tests;
+mod subqueries;
+mod ties;
 mod tries;
 
 pub use compile::{CompiledView, Core, SourceInfo};

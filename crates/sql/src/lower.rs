@@ -3,18 +3,20 @@
 
 use crate::compile::SourceInfo;
 use crate::planner::StreamTable;
-use crate::{Error, Result};
+use crate::{Error, Result, grouping_sets, recompute, ties};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::{DFSchemaRef, JoinType, NullEquality};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchemaRef, NullEquality};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{self as logical, Expr, LogicalPlan};
+use datafusion::logical_expr::{self as logical, Expr, FetchType, LogicalPlan, SkipType};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use kaplan_circuit::{
-    Aggregate, AggregateSpec, Filter, Join, Operator, Project, Source, Union, Unnest,
+    Aggregate, AggregateSpec, Constant, Filter, FilteredFunction, Join, JoinKeys, Operator,
+    Project, Recompute, Source, Union, Unnest,
 };
 use std::sync::Arc;
 
@@ -69,7 +71,7 @@ impl Lowering {
         let (states, node) = match core {
             LogicalPlan::Aggregate(aggregate) => {
                 let input = operator(&aggregate.input, &mut sources)?;
-                if input.insert_only() {
+                if input.insert_only() && is_mergeable(aggregate) {
                     (Some(aggregate_spec(aggregate)?), input)
                 } else {
                     sources.clear();
@@ -78,12 +80,6 @@ impl Lowering {
             }
             other => (None, operator(other, &mut sources)?),
         };
-        if sources.is_empty() {
-            return Err(Error::unsupported(
-                "a query that reads no stream, or whose condition is never true,",
-                "name at least one stream, table or view after FROM",
-            ));
-        }
         let stateful_below = has_state(node.as_ref());
         Ok(Self { sources, states, insert_only: node.insert_only(), stateful_below })
     }
@@ -127,8 +123,37 @@ pub fn is_insert_only(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
+/// Whether an aggregate's partial states can be merged in any order.
+pub fn is_mergeable(aggregate: &logical::Aggregate) -> bool {
+    !is_ordered(aggregate) && !matches!(&aggregate.group_expr[..], [Expr::GroupingSet(_)])
+}
+
+/// Whether an aggregate depends on the order of its input.
+fn is_ordered(aggregate: &logical::Aggregate) -> bool {
+    aggregate.aggr_expr.iter().any(|expr| match expr.clone().unalias_nested().data {
+        Expr::AggregateFunction(call) => ties::depends_on_order(&call),
+        _ => false,
+    })
+}
+
+/// Whether a plan reads no stream: it has its rows before the first commit.
+fn is_constant(plan: &LogicalPlan) -> Result<bool> {
+    let mut constant = true;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let provider = source_as_provider(&scan.source)?;
+            constant &= provider.as_ref().downcast_ref::<StreamTable>().is_none();
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(constant)
+}
+
 /// The operators of a plan; sources are added to the list.
 pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box<dyn Operator>> {
+    if is_constant(plan)? {
+        return Ok(Box::new(Constant::new(recompute::rows_of(plan, &arrow_schema(plan))?)));
+    }
     match plan {
         LogicalPlan::TableScan(scan) => source(scan, sources),
         LogicalPlan::SubqueryAlias(alias) => operator(&alias.input, sources),
@@ -147,16 +172,13 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
                 union.inputs.iter().map(|i| operator(i, sources)).collect::<Result<Vec<_>>>()?;
             Ok(Box::new(Union { inputs, schema: arrow_schema(plan) }))
         }
-        // What is left of WHERE false.
-        LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => {
-            Ok(Box::new(Union { inputs: Vec::new(), schema: arrow_schema(plan) }))
-        }
         LogicalPlan::Unnest(unnest) => lower_unnest(plan, unnest, sources),
         LogicalPlan::Join(join) => lower_join(plan, join, sources),
-        LogicalPlan::Aggregate(aggregate) => {
-            let spec = aggregate_spec(aggregate)?;
-            Ok(Box::new(Aggregate::new(operator(&aggregate.input, sources)?, spec)))
-        }
+        LogicalPlan::Aggregate(aggregate) => lower_aggregate(plan, aggregate, sources),
+        LogicalPlan::Window(window) => lower_window(plan, window, sources),
+        // The order of rows means nothing to what stands above.
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => operator(&sort.input, sources),
+        LogicalPlan::Limit(limit) => lower_limit(plan, limit, sources),
         other => Err(unsupported_node(other)),
     }
 }
@@ -164,21 +186,7 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
 fn unsupported_node(plan: &LogicalPlan) -> Error {
     let hint = "see docs/limits.md for what views can hold; plain SELECT runs everything";
     match plan {
-        LogicalPlan::Window(_) => Error::unsupported("a window function (OVER)", hint),
-        LogicalPlan::Sort(_) => {
-            Error::unsupported("ORDER BY below another operator", "move it to the query's end")
-        }
-        LogicalPlan::Limit(_) => {
-            Error::unsupported("LIMIT below another operator", "move it to the query's end")
-        }
-        LogicalPlan::Distinct(_) => {
-            Error::unsupported("DISTINCT ON", "use GROUP BY with min or max")
-        }
         LogicalPlan::RecursiveQuery(_) => Error::unsupported("WITH RECURSIVE", hint),
-        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Error::unsupported(
-            "a query without a stream (VALUES or no FROM)",
-            "read at least one stream, table or view",
-        ),
         LogicalPlan::Subquery(_) => Error::unsupported("a subquery in an expression", hint),
         other => {
             let text = other.display().to_string();
@@ -237,11 +245,8 @@ fn lower_join(
     join: &logical::Join,
     sources: &mut Vec<SourceInfo>,
 ) -> Result<Box<dyn Operator>> {
-    if join.join_type != JoinType::Inner {
-        return Err(Error::unsupported(
-            format!("{} JOIN", join.join_type.to_string().to_uppercase()),
-            "inner joins are kept up to date",
-        ));
+    if join.null_aware {
+        return Err(Error::unsupported("this NOT IN", "use NOT EXISTS"));
     }
     let left = operator(&join.left, sources)?;
     let right = operator(&join.right, sources)?;
@@ -250,22 +255,114 @@ fn lower_join(
         left_keys.push(expression(l, join.left.schema())?);
         right_keys.push(expression(r, join.right.schema())?);
     }
-    let residual = join.filter.as_ref().map(|f| expression(f, plan.schema())).transpose()?;
-    let nulls = join.null_equality == NullEquality::NullEqualsNull;
-    let keys = (left_keys, right_keys);
-    Ok(Box::new(Join::new(left, right, keys, residual, nulls, arrow_schema(plan))?))
+    let both = Arc::new(join.left.schema().join(join.right.schema())?);
+    let residual = join.filter.as_ref().map(|f| expression(f, &both)).transpose()?;
+    let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
+    let keys = JoinKeys { left: left_keys, right: right_keys, residual, null_equals_null };
+    let (pairs, schema) = (nullable(both.inner()), arrow_schema(plan));
+    Ok(Box::new(Join::new(left, right, keys, join.join_type, pairs, schema)?))
+}
+
+fn lower_aggregate(
+    plan: &LogicalPlan,
+    aggregate: &logical::Aggregate,
+    sources: &mut Vec<SourceInfo>,
+) -> Result<Box<dyn Operator>> {
+    if let [Expr::GroupingSet(set)] = &aggregate.group_expr[..] {
+        return grouping_sets::lower(aggregate, set, sources);
+    }
+    let input = operator(&aggregate.input, sources)?;
+    if !is_ordered(aggregate) {
+        return Ok(Box::new(Aggregate::new(input, aggregate_spec(aggregate)?)));
+    }
+    check_aggregates(aggregate)?;
+    let keys = physical(&aggregate.group_expr, aggregate.input.schema())?;
+    let columns = plan.schema().columns().into_iter().take(keys.len());
+    let output: Vec<_> = columns.map(Expr::Column).collect();
+    let output = physical(&output, plan.schema())?;
+    let always = keys.is_empty();
+    let unit = recompute::plan(plan, &aggregate.input, "aggregates in order")?;
+    Ok(Box::new(Recompute::new(input, keys, output, unit, arrow_schema(plan), always)?))
+}
+
+/// Window functions: a partition is computed again when one of its rows changes.
+fn lower_window(
+    plan: &LogicalPlan,
+    window: &logical::Window,
+    sources: &mut Vec<SourceInfo>,
+) -> Result<Box<dyn Operator>> {
+    let mut partition: Option<Vec<Expr>> = None;
+    for expr in &window.window_expr {
+        let Expr::WindowFunction(call) = expr.clone().unalias_nested().data else {
+            return Err(Error::unsupported("this window function", "report this query"));
+        };
+        let by = call.params.partition_by;
+        partition = Some(match partition {
+            None => by,
+            Some(common) => common.into_iter().filter(|e| by.contains(e)).collect(),
+        });
+    }
+    let partition = partition.unwrap_or_default();
+    let input = operator(&window.input, sources)?;
+    let keys = physical(&partition, window.input.schema())?;
+    let output = physical(&partition, plan.schema())?;
+    let unit = recompute::plan(plan, &window.input, "window functions")?;
+    Ok(Box::new(Recompute::new(input, keys, output, unit, arrow_schema(plan), false)?))
+}
+
+/// `ORDER BY .. LIMIT` below other operators: the whole input is one key.
+fn lower_limit(
+    plan: &LogicalPlan,
+    limit: &logical::Limit,
+    sources: &mut Vec<SourceInfo>,
+) -> Result<Box<dyn Operator>> {
+    let (mut below, mut above) = (limit.input.as_ref(), Vec::new());
+    let sort = loop {
+        match below {
+            LogicalPlan::Sort(sort) => break sort,
+            LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => above.push(below),
+            _ => return Err(Error::unsupported("LIMIT without ORDER BY here", "add ORDER BY")),
+        }
+        below = below.inputs()[0];
+    };
+    // Directly over its sort, which planning would otherwise leave out as of no use.
+    let mut sort = sort.clone();
+    if let (FetchType::Literal(Some(fetch)), SkipType::Literal(skip)) =
+        (limit.get_fetch_type()?, limit.get_skip_type()?)
+    {
+        sort.fetch = Some(fetch + skip);
+    }
+    let input = Arc::clone(&sort.input);
+    let mut unit = LogicalPlan::Limit(logical::Limit {
+        skip: limit.skip.clone(),
+        fetch: limit.fetch.clone(),
+        input: Arc::new(LogicalPlan::Sort(sort)),
+    });
+    for node in above.into_iter().rev() {
+        unit = node.with_new_exprs(node.expressions(), vec![unit])?;
+    }
+    let rows = operator(&input, sources)?;
+    let unit = recompute::plan(&unit, &input, "ORDER BY with LIMIT")?;
+    Ok(Box::new(Recompute::new(rows, vec![], vec![], unit, arrow_schema(plan), false)?))
+}
+
+fn check_aggregates(aggregate: &logical::Aggregate) -> Result<()> {
+    aggregate.aggr_expr.iter().try_for_each(check_aggregate)
 }
 
 fn aggregate_spec(aggregate: &logical::Aggregate) -> Result<Arc<AggregateSpec>> {
     let schema = aggregate.input.schema();
     let input_schema = arrow_schema(&aggregate.input);
-    if let [Expr::GroupingSet(_)] = &aggregate.group_expr[..] {
-        return Err(Error::unsupported(
-            "GROUPING SETS, CUBE or ROLLUP",
-            "write one GROUP BY each and put them together with UNION ALL",
-        ));
-    }
     let group = physical(&aggregate.group_expr, schema)?;
+    let functions = aggregate_functions(aggregate)?;
+    let output = canonical_groups(&group, &input_schema, aggregate)?;
+    Ok(Arc::new(AggregateSpec::new(input_schema, group, functions, output)?))
+}
+
+/// The aggregate functions over the input's columns.
+pub(crate) fn aggregate_functions(aggregate: &logical::Aggregate) -> Result<Vec<FilteredFunction>> {
+    let schema = aggregate.input.schema();
+    let input_schema = arrow_schema(&aggregate.input);
     let mut functions = Vec::with_capacity(aggregate.aggr_expr.len());
     for expr in &aggregate.aggr_expr {
         check_aggregate(expr)?;
@@ -279,8 +376,7 @@ fn aggregate_spec(aggregate: &logical::Aggregate) -> Result<Arc<AggregateSpec>> 
         .build()?;
         functions.push((lowered.aggregate, lowered.filter));
     }
-    let output = canonical_groups(&group, &input_schema, aggregate)?;
-    Ok(Arc::new(AggregateSpec::new(input_schema, group, functions, output)?))
+    Ok(functions)
 }
 
 /// The aggregate's output columns; group columns have the type of their canonical form.
@@ -307,39 +403,31 @@ fn check_aggregate(expr: &Expr) -> Result<()> {
     };
     let name = call.func.name().to_string();
     let known = AGGREGATES.contains(&name.as_str())
+        || ties::ORDERED_AGGREGATES.contains(&name.as_str())
         || name.starts_with("var_")
         || name.starts_with("stddev_");
     if !known {
-        return Err(Error::unsupported(
-            format!("the aggregate {name}"),
-            "its answer depends on the order of rows, or it is not there yet",
-        ));
-    }
-    if !call.params.order_by.is_empty() && name != "percentile_cont" && !name.starts_with("approx")
-    {
-        return Err(Error::unsupported(
-            format!("ORDER BY inside {name}"),
-            "leave it out: the aggregate does not depend on it",
-        ));
+        let hint = "see docs/sql.md for the aggregates that views can hold";
+        return Err(Error::unsupported(format!("the aggregate {name}"), hint));
     }
     Ok(())
 }
 
 /// A plan's columns, all nullable, as [`crate::planner::output_schema`] has them.
-fn arrow_schema(plan: &LogicalPlan) -> SchemaRef {
+pub(crate) fn arrow_schema(plan: &LogicalPlan) -> SchemaRef {
     nullable(plan.schema().inner())
 }
 
-fn nullable(schema: &SchemaRef) -> SchemaRef {
+pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn physical(exprs: &[Expr], schema: &DFSchemaRef) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+pub(crate) fn physical(exprs: &[Expr], schema: &DFSchemaRef) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
     exprs.iter().map(|e| expression(e, schema)).collect()
 }
 
-fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
+pub(crate) fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
     if contains_subquery(expr) {
         return Err(Error::unsupported(
             "a subquery in an expression (IN, EXISTS or a scalar subquery)",

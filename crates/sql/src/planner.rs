@@ -6,20 +6,24 @@
 use crate::compile::CompiledView;
 use crate::dialect;
 use crate::{Error, Result};
-use crate::{refused, rewrite};
+use crate::{refused, rewrite, subqueries};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, Session, TableProvider,
 };
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, JoinType, ScalarValue, plan_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
@@ -27,6 +31,7 @@ use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{
     ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule,
@@ -124,8 +129,15 @@ impl Planner {
         options.sql_parser.parse_float_as_decimal = false;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;
-        let mut base =
-            SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let rules = Optimizer::new().rules.into_iter().map(|rule| match rule.name() {
+            "push_down_filter" => Arc::new(CarefulPushDown),
+            _ => rule,
+        });
+        let mut base = SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .with_optimizer_rules(rules.collect())
+            .build();
         let hop = Arc::new(dialect::hop_starts());
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut base, hop);
         Self { base }
@@ -153,12 +165,13 @@ impl Planner {
             .build())
     }
 
-    /// Plans a query over the tables of a session; nothing is rewritten but the windows.
+    /// Plans a query over the tables of a session; windows and subqueries are spelled out.
     pub async fn plan(&self, state: &SessionState, query: &Query) -> Result<LogicalPlan> {
         let mut query = query.clone();
         dialect::rewrite(&mut query)?;
         let statement = Statement::Query(Box::new(query));
-        Ok(state.statement_to_plan(PlannedStatement::Statement(Box::new(statement))).await?)
+        let statement = PlannedStatement::Statement(Box::new(statement));
+        subqueries::spelled_out(state.statement_to_plan(statement).await?)
     }
 
     /// Compiles a condition over the columns of a stream, such as that of a `CHECK`.
@@ -253,22 +266,75 @@ impl OptimizerRule for EliminateNever {
     }
 }
 
+/// DataFusion's rule, where it is right. It pushes a condition without columns below an aggregate
+/// without groups, which has a row over no rows too; and over outer joins it takes conditions for
+/// false on NULLs that are not. Such plans are left as they are.
+#[derive(Debug)]
+struct CarefulPushDown;
+
+impl OptimizerRule for CarefulPushDown {
+    fn name(&self) -> &str {
+        "careful_push_down_filter"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        None
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+        if !can_push_filters(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
+        plan.transform_down(|node| PushDownFilter::new().rewrite(node, config))
+    }
+}
+
+fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let (mut outer, mut columnless) = (false, false);
+    plan.apply(|node| {
+        match node {
+            LogicalPlan::Join(join) => {
+                outer |=
+                    matches!(join.join_type, JoinType::Left | JoinType::Right | JoinType::Full);
+            }
+            LogicalPlan::Filter(filter) => {
+                let parts = split_conjunction(&filter.predicate);
+                columnless |= parts.iter().any(|p| p.column_refs().is_empty());
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(!outer && !columnless)
+}
+
 /// The rules that a view's plan goes through before it is lowered.
 fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     let optimizer = Optimizer::with_rules(vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
         // Both before PushDownFilter, which would push `false` below a global aggregate.
         Arc::new(EliminateFilter::new()),
         Arc::new(EliminateNever),
         Arc::new(EliminateCrossJoin::new()),
-        Arc::new(PushDownFilter::new()),
+        Arc::new(CarefulPushDown),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ]);
-    Ok(optimizer.optimize(plan, &OptimizerContext::new(), |_, _| {})?)
+    let mut options = ConfigOptions::default();
+    // Left to physical planning otherwise, where no circuit sees them.
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    let context = OptimizerContext::new_with_config_options(Arc::new(options));
+    Ok(optimizer.optimize(plan, &context, |_, _| {})?)
 }
 
 /// The columns of a plan as an Arrow schema with plain names. All are nullable: optimizer rules keep

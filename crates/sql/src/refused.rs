@@ -4,8 +4,7 @@
 use crate::dialect;
 use crate::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Join, JoinOperator, Query, Select, SetExpr, SetOperator, TableFactor, Visit,
-    Visitor,
+    Join, JoinOperator, Query, Select, TableFactor, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 
@@ -36,16 +35,10 @@ impl Visitor for Reader {
         if query.with.as_ref().is_some_and(|with| with.recursive) {
             return found("WITH RECURSIVE", "write the levels out, or query without a view");
         }
-        set_operation(&query.body)
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> Found {
-        if matches!(select.distinct, Some(Distinct::On(_))) {
-            return found("DISTINCT ON", "use GROUP BY with min or max");
-        }
-        if !select.named_window.is_empty() || select.qualify.is_some() {
-            return found("a window function (WINDOW, QUALIFY)", "use GROUP BY");
-        }
         for table in &select.from {
             joins(&table.joins)?;
         }
@@ -55,65 +48,21 @@ impl Visitor for Reader {
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Found {
         match factor {
             TableFactor::NestedJoin { table_with_joins, .. } => joins(&table_with_joins.joins),
-            TableFactor::Derived { lateral: true, .. }
-            | TableFactor::Function { lateral: true, .. } => found("LATERAL", "write it as a join"),
             _ => ControlFlow::Continue(()),
         }
     }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> Found {
-        match expr {
-            Expr::Function(call) if call.over.is_some() => {
-                found("a window function (OVER)", "use GROUP BY with min, max, sum or count")
-            }
-            Expr::InSubquery { .. } => found("IN (SELECT ..)", "write it as a join"),
-            Expr::Exists { .. } => found("EXISTS (SELECT ..)", "write it as a join"),
-            Expr::Subquery(_) => found(
-                "a subquery in an expression",
-                "write it as a join, with CROSS JOIN for one row",
-            ),
-            _ => ControlFlow::Continue(()),
-        }
-    }
-}
-
-fn set_operation(body: &SetExpr) -> Found {
-    let SetExpr::SetOperation { op, left, right, .. } = body else {
-        return ControlFlow::Continue(());
-    };
-    match op {
-        SetOperator::Except | SetOperator::Minus => {
-            return found("EXCEPT", "query the views without one another and compare when reading");
-        }
-        SetOperator::Intersect => return found("INTERSECT", "join on all columns"),
-        SetOperator::Union => {}
-    }
-    set_operation(left)?;
-    set_operation(right)
 }
 
 fn joins(joins: &[Join]) -> Found {
-    let hint = "inner joins are kept up to date";
+    let hint = "write it as a join with a condition";
     for join in joins {
         match &join.join_operator {
-            JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => found("LEFT JOIN", hint)?,
-            JoinOperator::Right(_) | JoinOperator::RightOuter(_) => found("RIGHT JOIN", hint)?,
-            JoinOperator::FullOuter(_) => found("FULL JOIN", hint)?,
-            JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::RightSemi(_) => {
-                found("SEMI JOIN", hint)?;
-            }
-            JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) | JoinOperator::RightAnti(_) => {
-                found("ANTI JOIN", hint)?;
-            }
             JoinOperator::CrossApply | JoinOperator::OuterApply => found("APPLY", hint)?,
             JoinOperator::AsOf { .. } => found("ASOF JOIN", hint)?,
             JoinOperator::ArrayJoin
             | JoinOperator::LeftArrayJoin
             | JoinOperator::InnerArrayJoin => found("ARRAY JOIN", "use unnest")?,
-            JoinOperator::Join(_)
-            | JoinOperator::Inner(_)
-            | JoinOperator::CrossJoin(_)
-            | JoinOperator::StraightJoin(_) => {}
+            _ => {}
         }
     }
     ControlFlow::Continue(())

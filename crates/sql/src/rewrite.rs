@@ -4,10 +4,11 @@
 //! - functions whose answer depends on when or how often they are called are refused;
 //! - expressions that would fail on single rows give NULL instead: division by zero, casts,
 //!   functions, operators that overflow ([`crate::tries`]);
-//! - where order decides which rows there are (`LIMIT`), the whole row is the last tie-break;
+//! - where order decides the answer, the whole row is the last tie-break ([`crate::ties`]);
 //! - floats have one form where they are keys of groups or counted as distinct, and one order under `min` and `max`.
 
 use crate::extremes::extreme;
+use crate::ties;
 use crate::tries::{try_cast, try_function, try_operator};
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
@@ -16,10 +17,10 @@ use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::context::SessionState;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::functions::math::expr_fn::nanvl;
-use datafusion::logical_expr::expr::{ScalarFunction, Sort as SortExpr};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, Limit, LogicalPlan, Operator,
-    Projection, Sort, TryCast, Union, Volatility, lit, when,
+    Aggregate, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection,
+    TryCast, Union, Volatility, lit, when,
 };
 use datafusion::scalar::ScalarValue;
 use std::collections::BTreeSet;
@@ -43,9 +44,10 @@ pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPla
             state.analyzer().execute_and_check(analyzed, state.config_options(), |_, _| {})?;
     }
     refuse_volatile(&analyzed)?;
+    refuse_many_rows(&analyzed)?;
     let total = analyzed.transform_up_with_subqueries(total_node)?.data;
+    let total = total.transform_up_with_subqueries(ties::broken)?.data;
     let total = total.transform_up_with_subqueries(one_form_of_keys)?.data;
-    let total = total.transform_up_with_subqueries(break_ties)?.data;
     let plan = total.transform_up_with_subqueries(fresh_schema)?.data;
     refuse_equal_names(&plan)?;
     Ok(plan)
@@ -54,9 +56,13 @@ pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPla
 /// Timestamps are microseconds, as columns are. DataFusion's own choice, nanoseconds, ends in 2262
 /// and would lose `9999-12-31`.
 fn microseconds(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let mut schema = DFSchema::empty();
+    for input in plan.inputs() {
+        schema.merge(input.schema());
+    }
     let plan = plan.map_expressions(|expr| {
         let name = expr.schema_name().to_string();
-        Ok(named_before(expr.transform_up(microsecond_cast)?, name))
+        Ok(named_before(expr.transform_up(|e| microsecond_cast(e, &schema))?, name))
     })?;
     let plan = plan.data;
     let plan = match plan {
@@ -68,7 +74,7 @@ fn microseconds(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusio
     Ok(Transformed::yes(plan))
 }
 
-fn microsecond_cast(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
+fn microsecond_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let micros = |field: &FieldRef| match field.data_type() {
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
             let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
@@ -85,6 +91,20 @@ fn microsecond_cast(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
             Some(field) => Transformed::yes(Expr::TryCast(TryCast { expr, field })),
             None => Transformed::no(Expr::TryCast(TryCast { expr, field })),
         },
+        Expr::OuterReferenceColumn(field, column) => match micros(&field) {
+            Some(field) => Transformed::yes(Expr::OuterReferenceColumn(field, column)),
+            None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
+        },
+        // `date_bin` computes in nanoseconds.
+        Expr::ScalarFunction(call) => {
+            let call = Expr::ScalarFunction(call);
+            // Before types are settled there may be none yet.
+            let to = call.to_field(schema).ok().and_then(|(_, field)| micros(&field));
+            match to {
+                Some(field) => Transformed::yes(Expr::Cast(Cast { expr: Box::new(call), field })),
+                None => Transformed::no(call),
+            }
+        }
         other => Transformed::no(other),
     })
 }
@@ -192,6 +212,30 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
+/// A scalar subquery that has two rows is an error in SQL; as the join that it becomes, it would
+/// give two rows. (One that looks at the row outside is refused by DataFusion unless it aggregates.)
+fn refuse_many_rows(plan: &LogicalPlan) -> Result<()> {
+    let mut many = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|e| {
+            e.apply(|e| {
+                if let Expr::ScalarSubquery(sub) = e {
+                    let alone = sub.outer_ref_columns.is_empty();
+                    many |= alone && sub.subquery.max_rows().is_none_or(|rows| rows > 1);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    if many {
+        return Err(Error::unsupported(
+            "a subquery in place of a value that may have more than one row",
+            "take max() or min() of it, or end it with LIMIT 1",
+        ));
+    }
+    Ok(())
+}
+
 /// Replaces the expressions of one node by ones that cannot fail on a row.
 fn total_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
     let mut schema = DFSchema::empty();
@@ -230,6 +274,10 @@ fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
             Ok(Transformed::yes(try_cast(*expr, field.data_type().clone())))
         }
         Expr::ScalarFunction(call) => total_function(call, schema),
+        Expr::AggregateFunction(mut call) if ties::depends_on_order(&call) => {
+            ties::order_totally(&mut call);
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
+        }
         Expr::AggregateFunction(mut call)
             if call.params.distinct || call.func.name() == "approx_distinct" =>
         {
@@ -375,36 +423,4 @@ fn may_fail(from: &DataType, to: &DataType) -> bool {
         || (*to == DataType::Boolean && plain(from))
         || widens;
     !total
-}
-
-/// A `LIMIT` keeps rows by a total order: the query's, then all columns.
-fn break_ties(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
-    let LogicalPlan::Limit(Limit { skip, fetch, input }) = plan else {
-        return Ok(Transformed::no(plan));
-    };
-    let sorted = match input.as_ref() {
-        LogicalPlan::Sort(sort) => sort_by_all(sort.expr.clone(), Arc::clone(&sort.input)),
-        LogicalPlan::Projection(projection)
-            if matches!(projection.input.as_ref(), LogicalPlan::Sort(_)) =>
-        {
-            let LogicalPlan::Sort(sort) = projection.input.as_ref() else {
-                return Ok(Transformed::no(LogicalPlan::Limit(Limit { skip, fetch, input })));
-            };
-            let mut projection = projection.clone();
-            projection.input = Arc::new(sort_by_all(sort.expr.clone(), Arc::clone(&sort.input)));
-            LogicalPlan::Projection(projection)
-        }
-        _ => sort_by_all(Vec::new(), Arc::clone(&input)),
-    };
-    Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip, fetch, input: Arc::new(sorted) })))
-}
-
-fn sort_by_all(mut keys: Vec<SortExpr>, input: Arc<LogicalPlan>) -> LogicalPlan {
-    for column in input.schema().columns() {
-        let column = Expr::Column(column);
-        if !keys.iter().any(|k| k.expr == column) {
-            keys.push(SortExpr { expr: column, asc: true, nulls_first: false });
-        }
-    }
-    LogicalPlan::Sort(Sort { expr: keys, input, fetch: None })
 }

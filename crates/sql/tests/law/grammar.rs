@@ -22,7 +22,7 @@ pub struct Named {
 pub struct Select {
     pub sql: String,
     pub columns: Vec<Col>,
-    grouped: bool,
+    pub(crate) grouped: bool,
 }
 
 const KEYS: [Class; 8] = [
@@ -38,7 +38,7 @@ const KEYS: [Class; 8] = [
 
 /// The generator of one case.
 pub struct Grammar<'a> {
-    rng: &'a mut ChaCha8Rng,
+    pub(crate) rng: &'a mut ChaCha8Rng,
     relations: Vec<Named>,
     /// Sums of floats are the same in every order.
     exact: bool,
@@ -47,6 +47,8 @@ pub struct Grammar<'a> {
     pub plain: bool,
     /// The number of joins: more of them want fewer rows.
     pub joins: usize,
+    /// The number of subqueries, each of which is a join too.
+    pub subqueries: usize,
 }
 
 impl<'a> Grammar<'a> {
@@ -58,7 +60,7 @@ impl<'a> Grammar<'a> {
                 columns: t.columns.iter().map(|c| (c.name.clone(), c.class)).collect(),
             })
             .collect();
-        Self { rng, relations, exact, names: 0, plain: true, joins: 0 }
+        Self { rng, relations, exact, names: 0, plain: true, joins: 0, subqueries: 0 }
     }
 
     /// Lets later queries read an earlier one as a view.
@@ -66,15 +68,15 @@ impl<'a> Grammar<'a> {
         self.relations.push(Named { name: name.into(), columns: select.columns.clone() });
     }
 
-    fn one_in(&mut self, n: u32) -> bool {
+    pub(crate) fn one_in(&mut self, n: u32) -> bool {
         self.rng.random_ratio(1, n)
     }
 
-    fn pick<'t>(&mut self, list: &[&'t str]) -> &'t str {
+    pub(crate) fn pick<'t>(&mut self, list: &[&'t str]) -> &'t str {
         list.choose(self.rng).copied().unwrap_or("")
     }
 
-    fn name(&mut self, prefix: &str) -> String {
+    pub(crate) fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
         format!("{prefix}{}", self.names)
     }
@@ -84,7 +86,7 @@ impl<'a> Grammar<'a> {
         let mut select = self.select(2);
         // Under a LIMIT, DataFusion takes a constant of one UNION branch for one of all branches.
         let sortable = select.columns.iter().all(|(_, c)| *c != Class::Approx)
-            && !select.sql.contains("UNION");
+            && !["UNION", "INTERSECT", "EXCEPT", "ORDER BY"].iter().any(|w| select.sql.contains(w));
         if sortable && self.one_in(6) {
             self.plain = false;
             let mut order: Vec<String> = (1..=select.columns.len())
@@ -107,9 +109,13 @@ impl<'a> Grammar<'a> {
 
     fn select(&mut self, depth: usize) -> Select {
         match self.rng.random_range(0..100) {
-            0..25 => self.projection(depth, false),
-            25..33 => self.projection(depth, true),
-            33..40 if depth > 0 => self.union(depth),
+            0..18 => self.projection(depth, false),
+            18..24 => self.projection(depth, true),
+            24..30 if depth > 0 => self.union(depth),
+            30..36 if depth > 0 => self.set_operation(depth),
+            36..46 => self.windowed(depth),
+            46..51 => self.distinct_on(depth),
+            51..56 => self.grouping_sets(depth),
             _ => self.aggregation(depth),
         }
     }
@@ -128,7 +134,7 @@ impl<'a> Grammar<'a> {
         Select { sql, columns: sides[0].columns.clone(), grouped: false }
     }
 
-    fn projection(&mut self, depth: usize, distinct: bool) -> Select {
+    pub(crate) fn projection(&mut self, depth: usize, distinct: bool) -> Select {
         let (from, cols) = self.from(depth);
         let mut items = Vec::new();
         let mut columns = Vec::new();
@@ -152,7 +158,7 @@ impl<'a> Grammar<'a> {
         Select { sql, columns, grouped: false }
     }
 
-    fn typed_projection(&mut self, depth: usize, classes: &[Class]) -> Select {
+    pub(crate) fn typed_projection(&mut self, depth: usize, classes: &[Class]) -> Select {
         let (from, cols) = self.from(depth);
         let (mut items, mut columns) = (Vec::new(), Vec::new());
         for class in classes {
@@ -164,19 +170,29 @@ impl<'a> Grammar<'a> {
         Select { sql, columns, grouped: false }
     }
 
-    fn item(&mut self, expr: String, class: Class, items: &mut Vec<String>, cols: &mut Vec<Col>) {
+    pub(crate) fn item(
+        &mut self,
+        expr: String,
+        class: Class,
+        items: &mut Vec<String>,
+        cols: &mut Vec<Col>,
+    ) {
         let name = self.name("o");
         items.push(format!("{expr} AS {name}"));
         cols.push((name, class));
     }
 
-    fn condition(&mut self, cols: &[Col]) -> String {
+    pub(crate) fn condition(&mut self, cols: &[Col]) -> String {
         if self.one_in(2) {
             return String::new();
         }
         if self.one_in(40) {
             let (from, _) = self.from(0);
             return format!(" WHERE (SELECT count(*) FROM {from}) > 2");
+        }
+        if self.subqueries < 2 && self.one_in(3) {
+            self.subqueries += 1;
+            return format!(" WHERE {}", self.subquery_condition(cols));
         }
         format!(" WHERE {}", self.expr(cols, Class::Bool, 2))
     }
@@ -233,7 +249,10 @@ impl<'a> Grammar<'a> {
         }
     }
 
-    fn aggregate(&mut self, cols: &[Col]) -> (String, Class) {
+    pub(crate) fn aggregate(&mut self, cols: &[Col]) -> (String, Class) {
+        if self.one_in(9) {
+            return self.ordered_call(cols);
+        }
         let (call, class) = self.call(cols);
         if self.one_in(5) {
             let condition = self.expr(cols, Class::Bool, 1);
@@ -302,14 +321,14 @@ impl<'a> Grammar<'a> {
     }
 
     /// What stands after FROM, and the columns that it has.
-    fn from(&mut self, depth: usize) -> (String, Vec<Col>) {
+    pub(crate) fn from(&mut self, depth: usize) -> (String, Vec<Col>) {
         if depth > 0 && self.joins < 2 && self.one_in(4) {
             return self.join(depth);
         }
         self.item_from(depth)
     }
 
-    fn item_from(&mut self, depth: usize) -> (String, Vec<Col>) {
+    pub(crate) fn item_from(&mut self, depth: usize) -> (String, Vec<Col>) {
         let alias = self.name("a");
         let (mut sql, mut columns) = if depth > 0 && self.one_in(4) {
             let inner = self.select(depth - 1);
@@ -365,7 +384,7 @@ impl<'a> Grammar<'a> {
         if on.is_empty() || self.one_in(5) {
             on.push(self.expr(&columns, Class::Bool, 1));
         }
-        let kind = if self.one_in(40) { "LEFT JOIN" } else { "JOIN" };
+        let kind = self.pick(&["JOIN", "JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
         (format!("{left} {kind} {right} ON {}", on.join(" AND ")), columns)
     }
 
@@ -422,7 +441,7 @@ impl<'a> Grammar<'a> {
         }
     }
 
-    fn literal(&mut self, class: Class) -> String {
+    pub(crate) fn literal(&mut self, class: Class) -> String {
         match class {
             Class::Int => self.pick(&["CAST(1 AS bigint)", "CAST(0 AS bigint)", "(2 - 4)"]),
             Class::Float | Class::Approx => {

@@ -17,6 +17,7 @@ mod compare;
 mod data;
 mod grammar;
 mod paths;
+mod relational;
 mod truth;
 mod written;
 

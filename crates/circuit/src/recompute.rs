@@ -1,0 +1,205 @@
+//! Operators whose answer for one key depends on all rows of that key together: window functions,
+//! aggregates that depend on order, sorting with a limit. The input's rows are kept by key; a step
+//! computes the touched keys again by the same DataFusion plan that a batch run uses, and puts out
+//! the difference to what it put out before.
+//!
+//! The plan must be a function of the rows as a multiset: whoever builds it adds the tie-breaks.
+
+use crate::delta::batch_of;
+use crate::emitted::Emitted;
+use crate::key::{canonical, hash_arrays};
+use crate::side::Side;
+use crate::trace::consolidate;
+use crate::{Delta, Error, Input, Operator, Result, Trace};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::EmitTo;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::aggregates::group_values::new_group_values;
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use std::sync::{Arc, OnceLock};
+use tokio::runtime::Runtime;
+
+/// A DataFusion plan over one relation whose rows are put in its place for each run.
+#[derive(Clone)]
+pub struct Plan {
+    /// The plan; its only leaf is a [`DataSourceExec`] with the input's columns.
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// What it runs with.
+    pub context: Arc<TaskContext>,
+    /// One line for `EXPLAIN`.
+    pub text: String,
+}
+
+impl Plan {
+    /// The plan's answer over these rows.
+    pub fn run(&self, rows: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+        let plan = Arc::clone(&self.plan).transform_up(|node| {
+            if node.downcast_ref::<DataSourceExec>().is_none() {
+                return Ok(Transformed::no(node));
+            }
+            // Some operators insist on the names that they were planned with.
+            let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+            let columns = rows.columns().to_vec();
+            let rows = RecordBatch::try_new_with_options(node.schema(), columns, &options)?;
+            let leaf = MemorySourceConfig::try_new_exec(&[vec![rows]], node.schema(), None)?;
+            Ok::<_, DataFusionError>(Transformed::yes(leaf as Arc<dyn ExecutionPlan>))
+        })?;
+        let out = wait_for(collect(plan.data, Arc::clone(&self.context)))??;
+        let total = out.iter().map(RecordBatch::num_rows).sum();
+        let Some(first) = out.first() else {
+            return Ok(RecordBatch::new_empty(SchemaRef::clone(schema)));
+        };
+        let whole = concat_batches(&first.schema(), &out)?;
+        batch_of(SchemaRef::clone(schema), whole.columns().to_vec(), total)
+    }
+}
+
+/// Computes touched keys again.
+pub struct Recompute {
+    /// Where its input is kept by key.
+    side: Side,
+    input_schema: SchemaRef,
+    plan: Plan,
+    /// The key, computed from the output.
+    output_keys: Vec<Arc<dyn PhysicalExpr>>,
+    emitted: Emitted,
+    schema: SchemaRef,
+    /// Whether there is output even over no rows (an aggregate without groups).
+    always: bool,
+}
+
+impl Recompute {
+    /// Runs `plan` over the rows of each touched key. `keys` are computed from the input,
+    /// `output_keys`, the same values, from the output; without keys all rows are one key.
+    pub fn new(
+        input: Box<dyn Operator>,
+        keys: Vec<Arc<dyn PhysicalExpr>>,
+        output_keys: Vec<Arc<dyn PhysicalExpr>>,
+        plan: Plan,
+        schema: SchemaRef,
+        always: bool,
+    ) -> Result<Self> {
+        let input_schema = input.schema();
+        let side = Side::new(input, keys)?;
+        let fields = side.trace.schema().fields()[..side.keys.len()].to_vec();
+        let emitted = Emitted::by_keys(&schema, &fields);
+        Ok(Self { side, input_schema, plan, output_keys, emitted, schema, always })
+    }
+
+    /// The distinct keys of keyed rows.
+    fn touched(&self, delta: &Delta) -> Result<Vec<ArrayRef>> {
+        let width = self.side.keys.len();
+        distinct_keys(&delta.rows, width)
+    }
+
+    /// All rows of these keys, without their key columns.
+    fn rows_of(&self, keys: &[ArrayRef]) -> Result<RecordBatch> {
+        let width = keys.len();
+        let hashes = hash_arrays(keys, keys.first().map_or(1, |k| k.len()))?;
+        let mut found = Vec::new();
+        self.side.trace.lookup(keys, &hashes, |batch, _, rows| {
+            found.push(batch.delta.take(&UInt32Array::from(rows))?);
+            Ok(())
+        })?;
+        let Some(rows) = consolidate(found)? else {
+            return Ok(RecordBatch::new_empty(SchemaRef::clone(&self.input_schema)));
+        };
+        // A negative weight is a row that is taken away before it comes (history is read in the
+        // lake's order); its key is computed again when the missing half arrives.
+        let rows = rows.expand()?;
+        let columns = rows.columns()[width..].to_vec();
+        batch_of(SchemaRef::clone(&self.input_schema), columns, rows.num_rows())
+    }
+}
+
+/// Runs a future of DataFusion's to its end from code that is not asynchronous. DataFusion may hand
+/// parts of it to other tasks, so it runs on a thread of its own, wherever the caller is.
+pub fn wait_for<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let start = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("kaplan-recompute").build().ok()
+    };
+    let gone = |what: &str| Error::Damaged(format!("a part of a plan was not run: {what}"));
+    let runtime = RUNTIME.get_or_init(start).as_ref().ok_or_else(|| gone("no thread"))?;
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        // The receiver waits until there is an answer; it is gone only when its thread panicked.
+        let _ = sender.send(future.await);
+    });
+    receiver.recv().map_err(|_| gone("it panicked"))
+}
+
+/// The distinct values of a batch's first columns.
+pub(crate) fn distinct_keys(rows: &RecordBatch, width: usize) -> Result<Vec<ArrayRef>> {
+    if width == 0 {
+        return Ok(Vec::new());
+    }
+    let fields = rows.schema().fields()[..width].to_vec();
+    let mut groups = new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?;
+    groups.intern(&rows.columns()[..width], &mut Vec::new())?;
+    Ok(groups.emit(EmitTo::All)?)
+}
+
+impl Operator for Recompute {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn insert_only(&self) -> bool {
+        false
+    }
+
+    fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let first = self.always && self.emitted.is_empty();
+        let Some(delta) = self.side.change(input)? else {
+            if !first {
+                return Ok(Vec::new());
+            }
+            let empty = RecordBatch::new_empty(SchemaRef::clone(&self.input_schema));
+            let new = self.plan.run(empty, &self.schema)?;
+            return Ok(self.emitted.replace(new, Vec::new(), &[])?.into_iter().collect());
+        };
+        let keys = self.touched(&delta)?;
+        self.side.trace.insert(delta)?;
+        let new = self.plan.run(self.rows_of(&keys)?, &self.schema)?;
+        let mut new_keys = Vec::with_capacity(self.output_keys.len());
+        for key in &self.output_keys {
+            new_keys.push(canonical(&key.evaluate(&new)?.into_array(new.num_rows())?)?);
+        }
+        if new_keys.len() != keys.len() {
+            return Err(Error::Damaged("an operator with two kinds of keys".into()));
+        }
+        Ok(self.emitted.replace(new, new_keys, &keys)?.into_iter().collect())
+    }
+
+    fn children(&self) -> Vec<&dyn Operator> {
+        vec![self.side.input.as_ref()]
+    }
+
+    fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
+        vec![self.side.input.as_mut()]
+    }
+
+    fn traces(&self) -> Vec<&Trace> {
+        vec![&self.side.trace, &self.emitted.trace]
+    }
+
+    fn traces_mut(&mut self) -> Vec<&mut Trace> {
+        vec![&mut self.side.trace, &mut self.emitted.trace]
+    }
+
+    fn describe(&self) -> String {
+        let keys: Vec<_> = self.side.keys.iter().map(ToString::to_string).collect();
+        let which = if keys.is_empty() { "all rows".into() } else { keys.join(", ") };
+        format!("Recompute {} by [{which}] (traces of input and output by key)", self.plan.text)
+    }
+}
