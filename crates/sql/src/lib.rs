@@ -9,6 +9,7 @@ pub mod dialect;
 mod error;
 mod extremes;
 mod grouping_sets;
+pub mod functions;
 pub mod lower;
 pub mod planner;
 mod recompute;

@@ -40,7 +40,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as PlannedStatement;
-use datafusion::sql::sqlparser::ast::{Query, Statement};
+use datafusion::sql::sqlparser::ast::{ExprWithAlias, Query, Statement};
 use std::sync::Arc;
 
 /// The catalog and schema that unqualified names are looked up in.
@@ -124,20 +124,19 @@ impl Planner {
         let options = config.options_mut();
         options.sql_parser.map_string_types_to_utf8view = false;
         options.execution.parquet.schema_force_view_types = false;
-        // As decimals, literals would turn the doubles that they meet into decimals, which NaN and
-        // large numbers do not fit. `dialect::digits` keeps those with more digits than a double.
-        options.sql_parser.parse_float_as_decimal = false;
+        // Where they meet doubles, `functions` makes doubles of them again.
+        options.sql_parser.parse_float_as_decimal = true;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;
         let rules = Optimizer::new().rules.into_iter().map(|rule| match rule.name() {
             "push_down_filter" => Arc::new(CarefulPushDown),
             _ => rule,
         });
-        let mut base = SessionStateBuilder::new()
+        let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
-            .with_optimizer_rules(rules.collect())
-            .build();
+            .with_optimizer_rules(rules.collect());
+        let mut base = crate::functions::register(builder).build();
         let hop = Arc::new(dialect::hop_starts());
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut base, hop);
         Self { base }
@@ -177,8 +176,23 @@ impl Planner {
     /// Compiles a condition over the columns of a stream, such as that of a `CHECK`.
     pub fn condition(&self, sql: &str, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
         let columns = DFSchema::try_from(SchemaRef::clone(schema))?;
-        let expr = self.base.create_logical_expr(sql, &columns)?;
+        let expr = dialect::parse_expr(sql)?;
+        let expr = dialect::rewrite_expr(expr)?;
+        let expr = ExprWithAlias { expr, alias: None };
+        let expr = self.base.create_logical_expr_from_sql_expr(expr, &columns)?;
+        let expr = self.analyzed(expr, &columns)?;
         Ok(self.base.create_physical_expr(expr, &columns)?)
+    }
+
+    /// An expression as it stands in an analyzed plan: with PostgreSQL's casts.
+    fn analyzed(&self, expr: Expr, columns: &DFSchema) -> Result<Expr> {
+        let schema = Arc::new(columns.clone());
+        let rows = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema });
+        let plan = LogicalPlanBuilder::from(rows).project([expr.clone()])?.build()?;
+        let state = &self.base;
+        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+        let LogicalPlan::Projection(projection) = plan else { return Ok(expr) };
+        Ok(projection.expr.into_iter().next().map_or(expr, Expr::unalias))
     }
 
     /// Plans and cuts a view's query.

@@ -7,7 +7,7 @@ use super::error::{Error, Kind, Result};
 use super::interval;
 use super::options;
 use super::statement::CreateStream;
-use super::types::{arrow_type, of_ast, sql_type_name};
+use super::types::{arrow_type, of_ast, sql_type_of};
 use crate::catalog::{CheckDef, ColumnDef, OnViolation, UniqueDef, WatermarkDef};
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, visit_expressions};
@@ -125,11 +125,11 @@ impl Builder {
             return Err(place(Error::new(Kind::TooLarge, message)));
         }
         let at = cursor.location();
-        let data_type = of_ast(&cursor.data_type()?).map_err(|mut e| {
+        let field = of_ast(&cursor.data_type()?).map_err(|mut e| {
             e.message = format!("column {name}: {}", e.message);
             e.at(at.line, at.column)
         })?;
-        let sql_type = sql_type_name(&data_type);
+        let sql_type = sql_type_of(&field);
         self.columns.push(ColumnDef {
             name: name.clone(),
             sql_type,

@@ -32,8 +32,9 @@ pub use statement::{
     AlterView, CreateStream, CreateView, DropRelations, Explain, ExplainTarget, Format, Load,
     Object, Parsed, Show, Statement, Transaction, ViewOptions,
 };
-pub use types::{DEFAULT_NUMERIC, arrow_type, schema_of, sql_type_name};
-pub use window::rewrite;
+pub(crate) use types::Types;
+pub use types::{DEFAULT_NUMERIC, arrow_type, column_field, schema_of, sql_type_name, sql_type_of};
+pub use window::{rewrite, rewrite_expr};
 
 use cursor::Cursor;
 use datafusion::sql::sqlparser::ast::{Expr, Query};

@@ -279,7 +279,7 @@ fn refusals_name_the_mistake_and_the_remedy() {
         (s("a int default b"), Invalid, "column", ""),
         (s("a int, constraint c check (a>1), constraint c check (a>2)"), Invalid, "name c", ""),
         (s("_a int"), Invalid, "reserved", "platform"),
-        (s("a uuid"), UnknownType, "column a", "text"),
+        (s("a blurb"), UnknownType, "column a", "text"),
         (s("a int references b"), Unsupported, "references", ""),
         (s("a int,"), Syntax, "column name", ""),
         (s("a"), Syntax, "data type", ""),

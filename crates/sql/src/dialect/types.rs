@@ -1,36 +1,54 @@
-//! The column types: which SQL types a column may have, and how Arrow stores them. Every name that
-//! [`sql_type_name`] gives for a type made by [`arrow_type`] is read back as that same type.
+//! The SQL types of columns and casts, and how Arrow stores them. Every name that [`sql_type_of`]
+//! gives for a field made by [`column_field`] is read back as that same field. Types that share an
+//! Arrow type are told apart by the field's metadata ([`Logical`]).
 //!
-//! `NUMERIC` without precision is `NUMERIC(38, 10)`. `TIMESTAMP(p)` keeps microseconds for any `p`.
+//! `NUMERIC` without precision is `NUMERIC(38, 10)`. `TIMESTAMP(p)` and `TIME(p)` keep microseconds
+//! for any `p`; `JSON` is `JSONB`. Refused: enums, ranges, and other names that are no type.
 
 use super::cursor::Cursor;
 use super::error::{Error, Kind, Result};
 use super::source::Source;
 use crate::catalog::StreamDef;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::sql::sqlparser::ast::{self, ExactNumberInfo, TimezoneInfo};
+use crate::functions::Logical;
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit};
+use datafusion::common::plan_datafusion_err;
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast::{
+    self, ArrayElemTypeDef, CharacterLength, ExactNumberInfo, TimezoneInfo,
+};
 use std::sync::Arc;
 
 /// Precision and scale of `NUMERIC` without either.
 pub const DEFAULT_NUMERIC: (u8, i8) = (38, 10);
+/// Largest length of `varchar(n)`, as in PostgreSQL.
+const MAX_CHARACTERS: u32 = 10_485_760;
 /// Largest precision of `NUMERIC`.
 const MAX_PRECISION: u64 = 38;
 
 const TYPES: &str = "use one of boolean, smallint, integer, bigint, real, double precision, \
-     numeric(p, s), text, bytea, date, timestamp, timestamptz";
+     numeric(p, s), text, varchar(n), bytea, date, time, timestamp, timestamptz, interval, uuid, \
+     jsonb, an array of one of them, struct<name type, ..>";
 
 /// The Arrow type of a column whose type is spelled `sql_type`.
 ///
 /// # Errors
 /// The text is no type, or a type that columns cannot have.
 pub fn arrow_type(sql_type: &str) -> Result<DataType> {
+    Ok(column_field("", sql_type, true)?.data_type().clone())
+}
+
+/// The Arrow field of a column whose type is spelled `sql_type`.
+///
+/// # Errors
+/// The text is no type, or a type that columns cannot have.
+pub fn column_field(name: &str, sql_type: &str, nullable: bool) -> Result<Field> {
     let (source, tokens) = Source::read(sql_type)?;
     let mut cursor = Cursor::new(&source, tokens);
     let parsed = cursor.data_type()?;
     if !cursor.at_end() {
         return Err(cursor.expected("the end of the type"));
     }
-    of_ast(&parsed)
+    Ok(of_ast(&parsed)?.with_name(name).with_nullable(nullable))
 }
 
 /// The Arrow schema of a stream: its columns in order.
@@ -40,16 +58,33 @@ pub fn arrow_type(sql_type: &str) -> Result<DataType> {
 pub fn schema_of(stream: &StreamDef) -> Result<SchemaRef> {
     let mut fields = Vec::with_capacity(stream.columns.len());
     for column in &stream.columns {
-        let data_type = arrow_type(&column.sql_type).map_err(|mut e| {
+        let field = column_field(&column.name, &column.sql_type, column.nullable);
+        fields.push(field.map_err(|mut e| {
             e.message = format!("column {} of {}: {}", column.name, stream.name, e.message);
             e
-        })?;
-        fields.push(Field::new(&column.name, data_type, column.nullable));
+        })?);
     }
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// The PostgreSQL name of an Arrow type, as `format_type` spells it.
+/// The PostgreSQL name of a field's type, as `format_type` spells it.
+#[must_use]
+pub fn sql_type_of(field: &Field) -> String {
+    match (Logical::of(field), field.data_type()) {
+        (Some(logical), _) => logical.name(),
+        (None, DataType::List(item)) => format!("{}[]", sql_type_of(item)),
+        (None, DataType::Struct(fields)) => {
+            let parts: Vec<_> = fields
+                .iter()
+                .map(|f| format!("\"{}\" {}", f.name().replace('"', "\"\""), sql_type_of(f)))
+                .collect();
+            format!("struct<{}>", parts.join(", "))
+        }
+        (None, other) => sql_type_name(other),
+    }
+}
+
+/// The PostgreSQL name of an Arrow type. Types that share it with another have the plainer name.
 #[must_use]
 pub fn sql_type_name(data_type: &DataType) -> String {
     let name = match data_type {
@@ -87,32 +122,107 @@ pub fn sql_type_name(data_type: &DataType) -> String {
     name.to_owned()
 }
 
-/// The Arrow type of a parsed SQL type.
-pub(super) fn of_ast(parsed: &ast::DataType) -> Result<DataType> {
+/// The types as DataFusion's planner meets them in casts.
+#[derive(Debug)]
+pub(crate) struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(
+        &self,
+        sql_type: &ast::DataType,
+    ) -> datafusion::common::Result<Option<FieldRef>> {
+        match of_ast(sql_type) {
+            Ok(field) => Ok(Some(Arc::new(field))),
+            // DataFusion has types besides, such as unsigned integers.
+            Err(error) if matches!(sql_type, ast::DataType::Custom(..)) => {
+                Err(plan_datafusion_err!("{error}"))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// The nullable, nameless Arrow field of a parsed SQL type.
+pub(super) fn of_ast(parsed: &ast::DataType) -> Result<Field> {
     use ast::DataType as Sql;
-    Ok(match parsed {
+    let data_type = match parsed {
         Sql::Boolean | Sql::Bool => DataType::Boolean,
         Sql::SmallInt(None) | Sql::Int2(None) => DataType::Int16,
         Sql::Int(None) | Sql::Integer(None) | Sql::Int4(None) => DataType::Int32,
         Sql::BigInt(None) | Sql::Int8(None) => DataType::Int64,
         Sql::Real | Sql::Float4 => DataType::Float32,
+        Sql::Float(ExactNumberInfo::Precision(1..=24)) => DataType::Float32,
         Sql::DoublePrecision
         | Sql::Float8
         | Sql::Double(ExactNumberInfo::None)
-        | Sql::Float(ExactNumberInfo::None) => DataType::Float64,
+        | Sql::Float(ExactNumberInfo::None | ExactNumberInfo::Precision(25..=53)) => {
+            DataType::Float64
+        }
+        Sql::Numeric(ExactNumberInfo::None)
+        | Sql::Decimal(ExactNumberInfo::None)
+        | Sql::Dec(ExactNumberInfo::None) => return Ok(Logical::Numeric.field("", true)),
         Sql::Numeric(info) | Sql::Decimal(info) | Sql::Dec(info) => numeric(*info)?,
-        Sql::Text
-        | Sql::Varchar(None)
-        | Sql::CharacterVarying(None)
-        | Sql::CharVarying(None)
-        | Sql::Char(None)
-        | Sql::Character(None)
-        | Sql::String(None) => DataType::Utf8,
+        Sql::Text | Sql::String(None) => DataType::Utf8,
+        Sql::Varchar(length) | Sql::CharacterVarying(length) | Sql::CharVarying(length) => {
+            match characters(*length)? {
+                Some(n) => return Ok(Logical::Varchar(n).field("", true)),
+                None => DataType::Utf8,
+            }
+        }
+        Sql::Char(length) | Sql::Character(length) => match characters(*length)? {
+            Some(n) => return Ok(Logical::Char(n).field("", true)),
+            None => DataType::Utf8,
+        },
+        Sql::JSON | Sql::JSONB => return Ok(Logical::Jsonb.field("", true)),
+        Sql::Uuid => return Ok(Logical::Uuid.field("", true)),
         Sql::Bytea => DataType::Binary,
         Sql::Date => DataType::Date32,
+        Sql::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
+            if precision.is_none_or(|p| p <= 6) =>
+        {
+            DataType::Time64(TimeUnit::Microsecond)
+        }
         Sql::Timestamp(precision, zone) => timestamp(parsed, *precision, *zone)?,
+        Sql::TimestampNtz(precision) => timestamp(parsed, *precision, TimezoneInfo::None)?,
+        Sql::Interval { .. } => DataType::Interval(IntervalUnit::MonthDayNano),
+        Sql::Array(
+            ArrayElemTypeDef::SquareBracket(item, _)
+            | ArrayElemTypeDef::AngleBracket(item)
+            | ArrayElemTypeDef::Parenthesis(item),
+        ) => {
+            let item = of_ast(item)?.with_name(Field::LIST_FIELD_DEFAULT_NAME);
+            DataType::List(Arc::new(item))
+        }
+        Sql::Struct(fields, _) => structure(parsed, fields)?,
         _ => return Err(refused(parsed)),
-    })
+    };
+    Ok(Field::new("", data_type, true))
+}
+
+fn structure(parsed: &ast::DataType, fields: &[ast::StructField]) -> Result<DataType> {
+    let mut parts = Vec::with_capacity(fields.len());
+    for field in fields {
+        let Some(name) = &field.field_name else { return Err(refused(parsed)) };
+        let name = match name.quote_style {
+            Some(_) => name.value.clone(),
+            None => name.value.to_lowercase(),
+        };
+        parts.push(of_ast(&field.field_type)?.with_name(name));
+    }
+    if parts.is_empty() { Err(refused(parsed)) } else { Ok(DataType::Struct(parts.into())) }
+}
+
+/// The length of a text type.
+fn characters(length: Option<CharacterLength>) -> Result<Option<u32>> {
+    let length = match length {
+        Some(CharacterLength::IntegerLength { length, .. }) => length,
+        None | Some(CharacterLength::Max) => return Ok(None),
+    };
+    match u32::try_from(length) {
+        Ok(n) if (1..=MAX_CHARACTERS).contains(&n) => Ok(Some(n)),
+        _ => Err(Error::new(Kind::UnknownType, format!("a length of {length} is out of range"))
+            .hint(format!("a length is 1 to {MAX_CHARACTERS}; text has none"))),
+    }
 }
 
 fn timestamp(
@@ -151,19 +261,7 @@ fn numeric(info: ExactNumberInfo) -> Result<DataType> {
 }
 
 fn refused(parsed: &ast::DataType) -> Error {
-    use ast::DataType as Sql;
-    let hint = match parsed {
-        Sql::Uuid | Sql::JSON | Sql::JSONB => "use text",
-        Sql::Varchar(Some(_))
-        | Sql::CharacterVarying(Some(_))
-        | Sql::CharVarying(Some(_))
-        | Sql::Char(Some(_))
-        | Sql::Character(Some(_))
-        | Sql::String(Some(_)) => "use text, with CHECK (char_length(column) <= n) for the length",
-        Sql::Array(_) => "use one row per element, or text",
-        _ => TYPES,
-    };
-    Error::new(Kind::UnknownType, format!("columns cannot have the type {parsed}")).hint(hint)
+    Error::new(Kind::UnknownType, format!("columns cannot have the type {parsed}")).hint(TYPES)
 }
 
 #[cfg(test)]
@@ -202,10 +300,20 @@ mod tests {
             "timestamp with time zone",
             "timestamp without time zone",
             "character varying",
+            "varchar(10)",
+            "character(3)",
+            "time",
+            "interval",
+            "uuid",
+            "json",
+            "jsonb",
+            "int[]",
+            "varchar(5)[]",
+            "float(10)",
         ] {
-            let first = arrow_type(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let spelled = sql_type_name(&first);
-            assert_eq!(arrow_type(&spelled), Ok(first), "{name} as {spelled}");
+            let first = column_field("c", name, true).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let spelled = sql_type_of(&first);
+            assert_eq!(column_field("c", &spelled, true), Ok(first), "{name} as {spelled}");
         }
         assert_eq!(arrow_type("numeric"), Ok(DataType::Decimal128(38, 10)));
         assert_eq!(
@@ -217,11 +325,8 @@ mod tests {
     #[test]
     fn other_types_are_refused_with_advice() {
         for (name, hint) in [
-            ("uuid", "use text"),
-            ("jsonb", "use text"),
-            ("varchar(10)", "char_length"),
-            ("int[]", "element"),
-            ("time", "use one of"),
+            ("varchar(0)", "a length is 1"),
+            ("timetz", "use one of"),
             ("tinyint", "use one of"),
             ("numeric(39, 2)", "1 to 38"),
             ("numeric(5, 6)", "1 to 38"),

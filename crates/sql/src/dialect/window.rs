@@ -15,6 +15,7 @@ use super::error::{Error, Kind, Result};
 use super::hop::HOP_STARTS;
 use super::source::DIALECT;
 use super::{digits, ignored, interval};
+use crate::functions::syntax;
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SetExpr, TableAlias,
     TableFactor, TableFunctionArgs, VisitMut, VisitorMut,
@@ -34,6 +35,15 @@ const MAX_WINDOW_US: i64 = 36_525 * 86_400 * 1_000_000;
 /// A window has the wrong arguments, or the query would write.
 pub fn rewrite(query: &mut Query) -> Result<()> {
     rewrite_in(query)
+}
+
+/// The same for one expression.
+///
+/// # Errors
+/// As [`rewrite`].
+pub fn rewrite_expr(mut expr: Expr) -> Result<Expr> {
+    rewrite_in(&mut expr)?;
+    Ok(expr)
 }
 
 /// The same for any syntax tree that holds queries.
@@ -101,6 +111,7 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         digits::keep_in_cast(expr);
+        syntax::rewrite(expr);
         ControlFlow::Continue(())
     }
 
@@ -116,6 +127,7 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
         flow(ignored::refuse(factor))?;
+        syntax::rewrite_table(factor);
         let TableFactor::Table { name, args: Some(args), alias, .. } = factor else {
             return ControlFlow::Continue(());
         };

@@ -5,11 +5,12 @@ use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use kaplan_sql::dialect::{hop_starts, parse_query};
-use kaplan_sql::{CompiledView, Planner};
+use kaplan_sql::{CompiledView, Planner, functions};
 use std::sync::Arc;
 
 /// Runs a plan; its tables hold their rows already.
@@ -32,7 +33,7 @@ pub async fn run_over(
     run(&CompiledView::over(plan, &provider).map_err(text)?).await
 }
 
-/// The SQL text in a session that knows nothing of Kaplan but its window function.
+/// The SQL text in a session that knows nothing of Kaplan but its functions and casts.
 pub async fn run_text(
     views: &[(String, String)],
     tables: &[Table],
@@ -41,7 +42,9 @@ pub async fn run_text(
     let mut config = SessionConfig::new();
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     config.options_mut().sql_parser.dialect = "postgres".parse().map_err(text)?;
-    let context = SessionContext::new_with_config(config);
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
+    let builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    let context = SessionContext::new_with_state(functions::register(builder).build());
     context.register_udf(hop_starts());
     for (index, table) in tables.iter().enumerate() {
         let rows = memory(rows_of(tables, index, changes)).map_err(text)?;

@@ -1,0 +1,46 @@
+//! `pg_typeof`: the name of an expression's type.
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use std::sync::Arc;
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TypeOf {
+    signature: Signature,
+}
+
+pub(super) fn pg_typeof() -> ScalarUDF {
+    ScalarUDF::new_from_impl(TypeOf { signature: Signature::any(1, Volatility::Immutable) })
+}
+
+impl ScalarUDFImpl for TypeOf {
+    fn name(&self) -> &str {
+        "pg_typeof"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        Ok(Arc::new(arrow::datatypes::Field::new("pg_typeof", DataType::Utf8, true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let name = crate::dialect::sql_type_of(&args.arg_fields[0]);
+        // Without lengths and scales, as PostgreSQL answers.
+        let plain = match (name.find('('), name.find(')')) {
+            (Some(open), Some(close)) => format!("{}{}", &name[..open], &name[close + 1..]),
+            _ => name,
+        };
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some(plain))))
+    }
+}
