@@ -52,7 +52,10 @@ pub(crate) fn declared(
 fn same_columns(a: &Schema, b: &Schema) -> bool {
     let columns = a.fields().iter().zip(b.fields());
     let same = columns.into_iter().all(|(a, b)| {
-        a.name() == b.name() && a.data_type() == b.data_type() && a.is_nullable() == b.is_nullable()
+        a.name() == b.name()
+            && a.data_type() == b.data_type()
+            && a.is_nullable() == b.is_nullable()
+            && a.metadata() == b.metadata()
     });
     same && a.fields().len() == b.fields().len()
 }
@@ -115,8 +118,10 @@ impl TableProvider for Declared {
         for (at, position) in wanted.iter().enumerate() {
             let field = self.schema.field(*position);
             let mut column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), at));
-            if scanned.field(at).data_type() != field.data_type() {
-                column = Arc::new(CastExpr::new(column, field.data_type().clone(), None));
+            let found = scanned.field(at);
+            if found.data_type() != field.data_type() || found.metadata() != field.metadata() {
+                let field = Arc::new(field.clone());
+                column = Arc::new(CastExpr::new_with_target_field(column, field, None));
             }
             columns.push((column, field.name().clone()));
         }

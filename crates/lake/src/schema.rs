@@ -1,16 +1,18 @@
 //! Columns of lake tables: which types are stored, which system columns follow the user's, and
 //! which rows an append admits.
 //!
-//! Types are stored without conversion, so that what is read is what was written. The only
-//! spelling that changes is the time zone: Delta knows UTC, and `+00:00` is stored as such.
+//! Types are stored without conversion, so that what is read is what was written. What changes:
+//! Delta knows UTC, and `+00:00` is stored as such; it has neither times of day nor intervals, which
+//! are stored as text that casts back exactly; the items of arrays have its name, `element`. Types
+//! that differ from text by Arrow metadata only (`jsonb`, `uuid`) are stored as text.
 
 use crate::{Error, TableSpec};
 use arrow::array::{AsArray, Int64Array, RecordBatch, Scalar};
 use arrow::compute::kernels::{aggregate, cmp};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Int64Type, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use deltalake::kernel::{DataType as DeltaType, PrimitiveType, StructField};
+use deltalake::kernel::{ArrayType, DataType as DeltaType, PrimitiveType, StructField, StructType};
 use kaplan_base::Lsn;
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ pub const WATERMARK: &str = "_wm";
 pub const WEIGHT: &str = "_weight";
 
 const UTC: &str = "UTC";
+/// Delta's name of an array's items.
+const ELEMENT: &str = "element";
 
 /// The user's columns followed by the system columns.
 #[must_use]
@@ -55,6 +59,16 @@ fn storage_type(data_type: &DataType) -> DataType {
         DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if is_utc(zone) => {
             DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()))
         }
+        DataType::Time64(TimeUnit::Microsecond)
+        | DataType::Interval(IntervalUnit::MonthDayNano) => DataType::Utf8,
+        DataType::List(item) => {
+            DataType::List(Arc::new(Field::new(ELEMENT, storage_type(item.data_type()), true)))
+        }
+        DataType::Struct(fields) => {
+            let parts =
+                fields.iter().map(|f| Field::new(f.name(), storage_type(f.data_type()), true));
+            DataType::Struct(parts.collect())
+        }
         other => other.clone(),
     }
 }
@@ -73,11 +87,12 @@ pub(crate) fn delta_columns(spec: &TableSpec) -> Result<Vec<StructField>, Error>
             let (table, column) = (spec.name.clone(), field.name().clone());
             return Err(Error::Duplicate { table, column });
         }
-        let data_type = delta_type(field.data_type()).ok_or_else(|| Error::Type {
-            table: spec.name.clone(),
-            column: field.name().clone(),
-            data_type: field.data_type().clone(),
-        })?;
+        let data_type =
+            delta_type(&storage_type(field.data_type())).ok_or_else(|| Error::Type {
+                table: spec.name.clone(),
+                column: field.name().clone(),
+                data_type: field.data_type().clone(),
+            })?;
         columns.push(StructField::new(field.name(), data_type, field.is_nullable()));
     }
     Ok(columns)
@@ -101,6 +116,16 @@ fn delta_type(data_type: &DataType) -> Option<DeltaType> {
         DataType::Timestamp(TimeUnit::Microsecond, None) => DeltaType::TIMESTAMP_NTZ,
         DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if is_utc(zone) => {
             DeltaType::TIMESTAMP
+        }
+        DataType::List(item) => {
+            DeltaType::Array(Box::new(ArrayType::new(delta_type(item.data_type())?, true)))
+        }
+        DataType::Struct(fields) => {
+            let mut parts = Vec::with_capacity(fields.len());
+            for field in fields {
+                parts.push(StructField::new(field.name(), delta_type(field.data_type())?, true));
+            }
+            DeltaType::Struct(Box::new(StructType::try_new(parts).ok()?))
         }
         _ => return None,
     })
@@ -206,7 +231,7 @@ mod tests {
             DataType::Float16,
             DataType::LargeUtf8,
             DataType::Utf8View,
-            DataType::Time64(TimeUnit::Microsecond),
+            DataType::Time64(TimeUnit::Nanosecond),
             DataType::Date64,
             DataType::Timestamp(TimeUnit::Nanosecond, None),
             DataType::Timestamp(TimeUnit::Microsecond, Some("Europe/Berlin".into())),
@@ -219,6 +244,29 @@ mod tests {
                 }
                 other => panic!("{refused} gave {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn times_and_intervals_come_back_from_text() {
+        use arrow::array::{ArrayRef, IntervalMonthDayNanoArray, Time64MicrosecondArray};
+        use arrow::datatypes::IntervalMonthDayNano;
+        let spans: Vec<_> = [
+            (0, 0, 0),
+            (14, -3, 3_600_000_000_000),
+            (-1, 40, -1_000),
+            (0, 0, -90_061_000_001_000),
+            (i32::MAX, i32::MIN, 9_000_000_000_000_000),
+        ]
+        .map(|(m, d, n)| IntervalMonthDayNano::new(m, d, n))
+        .to_vec();
+        let arrays: [ArrayRef; 2] = [
+            Arc::new(Time64MicrosecondArray::from(vec![0, 1, 86_399_999_999, 45_296_789_000])),
+            Arc::new(IntervalMonthDayNanoArray::from(spans)),
+        ];
+        for array in arrays {
+            let stored = cast(&array, &storage_type(array.data_type())).unwrap();
+            assert_eq!(&cast(&stored, array.data_type()).unwrap(), &array);
         }
     }
 

@@ -477,7 +477,7 @@ fn describe(inner: &Inner, name: &str) -> Result<Outcome> {
         let fields = view.compiled.schema.fields().iter();
         let rows = fields
             .map(|f| {
-                let data_type = dialect::sql_type_name(f.data_type());
+                let data_type = dialect::sql_type_of(f);
                 let nullable = if f.is_nullable() { "yes" } else { "no" };
                 vec![some(f.name().clone()), some(data_type), some(nullable.into()), None, None]
             })

@@ -4,13 +4,13 @@ use crate::archiver::blocking;
 use crate::platform::Inner;
 use crate::sequencer::{StreamWrite, WriteKind, WriteRequest};
 use crate::{Ack, Code, Error, Result, Session, query};
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::sql::sqlparser::ast::{self, SetExpr, TableObject};
 use kaplan_connect::formats::{self, Format};
 use kaplan_sql::catalog::StreamDef;
 use kaplan_sql::dialect::{self, Load};
+use kaplan_sql::functions;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -131,7 +131,7 @@ fn fit(
     for (field, column) in schema.fields().iter().zip(&def.columns) {
         let given = names.iter().position(|n| n == field.name());
         out.push(match given.filter(|i| *i < batch.num_columns()) {
-            Some(i) => convert(def, field, batch.column(i), first)?,
+            Some(i) => convert(def, field, batch.column(i), batch.schema().field(i), first)?,
             None => missing(def, field, column.default.as_deref(), batch.num_rows())?,
         });
     }
@@ -147,25 +147,26 @@ fn missing(def: &StreamDef, field: &Field, default: Option<&str>, rows: usize) -
     let expression = kaplan_sql::Planner::new().condition(sql, &empty)?;
     let one = RecordBatch::new_empty(empty);
     let value = expression.evaluate(&one)?.into_array(1)?;
-    let value = convert(def, field, &value, 1)?;
+    let given = Field::new("", value.data_type().clone(), true);
+    let value = convert(def, field, &value, &given, 1)?;
     let indices = arrow::array::UInt32Array::from_value(0, rows);
     Ok(arrow::compute::take(&value, &indices, None)?)
 }
 
 /// A column in the declared type; the error names the first row that has no such value.
-fn convert(def: &StreamDef, field: &Field, values: &ArrayRef, first: u64) -> Result<ArrayRef> {
+fn convert(
+    def: &StreamDef,
+    field: &Field,
+    values: &ArrayRef,
+    given: &Field,
+    first: u64,
+) -> Result<ArrayRef> {
     if values.data_type() == field.data_type() {
         return Ok(Arc::clone(values));
     }
-    let options = CastOptions { safe: true, ..CastOptions::default() };
-    let wrong = |row: Option<usize>| {
-        let (have, want) =
-            (dialect::sql_type_name(values.data_type()), dialect::sql_type_name(field.data_type()));
-        let value = row
-            .and_then(|r| arrow::util::display::array_value_to_string(values, r).ok())
-            .map(|v| format!(" '{v}'"))
-            .unwrap_or_default();
-        let message = format!("column {} is {want}, and the {have}{value} is not", field.name());
+    let (have, want) = (dialect::sql_type_of(given), dialect::sql_type_of(field));
+    let wrong = |row: Option<usize>, why: String| {
+        let message = format!("column {} is {want}, and the {have}{why}", field.name());
         let error = Error::new(Code::InvalidValue, message)
             .stream(&def.name)
             .field(field.name())
@@ -178,15 +179,13 @@ fn convert(def: &StreamDef, field: &Field, values: &ArrayRef, first: u64) -> Res
     let lossy = values.data_type().is_floating() && field.data_type().is_integer();
     let to_bool = *field.data_type() == DataType::Boolean && values.data_type().is_numeric();
     if lossy || to_bool {
-        return Err(wrong(None));
+        return Err(wrong(None, " is not".to_owned()));
     }
-    let cast = cast_with_options(values, field.data_type(), &options).map_err(|_| wrong(None))?;
-    let nulls = values.logical_nulls();
-    let was_null = |i: usize| nulls.as_ref().is_some_and(|n| n.is_null(i));
-    match (0..cast.len()).find(|i| cast.is_null(*i) && !was_null(*i)) {
-        Some(row) => Err(wrong(Some(row))),
-        None => Ok(cast),
-    }
+    functions::assign(values, given, field).map_err(|misfit| {
+        let value = functions::sql_text(values, given, misfit.row).ok().flatten();
+        let value = value.map(|v| format!(" '{v}'")).unwrap_or_default();
+        wrong(Some(misfit.row), format!("{value} is not"))
+    })
 }
 
 /// `DELETE FROM t [WHERE ..]` on a table.

@@ -272,17 +272,21 @@ fn project(
     projection: Option<&Vec<usize>>,
     schema: &SchemaRef,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-    use datafusion::physical_expr::expressions::Column;
+    use datafusion::physical_expr::expressions::{CastExpr, Column};
     use datafusion::physical_plan::projection::ProjectionExec;
     let all: Vec<usize> = (0..schema.fields().len()).collect();
     let columns = projection.unwrap_or(&all);
     let have = plan.schema();
     let expressions = columns.iter().map(|i| {
-        let column = Column::new(have.field(*i).name(), *i);
-        (
-            Arc::new(column) as Arc<dyn datafusion::physical_expr::PhysicalExpr>,
-            schema.field(*i).name().clone(),
-        )
+        let field = schema.field(*i);
+        let mut column: Arc<dyn datafusion::physical_expr::PhysicalExpr> =
+            Arc::new(Column::new(have.field(*i).name(), *i));
+        if have.field(*i).metadata() != field.metadata() {
+            // A cast to the type that it has: it only brings the field's metadata.
+            let field = Arc::new(field.clone());
+            column = Arc::new(CastExpr::new_with_target_field(column, field, None));
+        }
+        (column, field.name().clone())
     });
     Ok(Arc::new(ProjectionExec::try_new(expressions.collect::<Vec<_>>(), plan)?))
 }

@@ -7,7 +7,7 @@
 //! is core and its rows are kept; only sorting and limiting above it remain for the tail.
 
 use crate::lower::{self, Lowering};
-use crate::planner::{StreamTable, output_schema};
+use crate::planner::{StreamTable, marked_schema, output_schema};
 use crate::rewrite;
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -101,7 +101,7 @@ impl CompiledView {
         let mergeable = lowering.insert_only() && !lowering.stateful_below();
         Ok(Self {
             name: name.into(),
-            schema: output_schema(&optimized),
+            schema: marked_schema(&optimized),
             exact: is_exact(&core_plan)?,
             insert_only: lowering.insert_only(),
             sources: lowering.sources().to_vec(),

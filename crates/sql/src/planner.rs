@@ -362,3 +362,9 @@ pub(crate) fn output_schema(plan: &LogicalPlan) -> SchemaRef {
         .collect();
     Arc::new(Schema::new(fields))
 }
+
+/// The same with the marks of logical types, for those who read the view.
+pub(crate) fn marked_schema(plan: &LogicalPlan) -> SchemaRef {
+    let fields = plan.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}

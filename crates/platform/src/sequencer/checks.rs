@@ -11,6 +11,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use kaplan_sql::catalog::{CheckDef, OnViolation, StreamDef};
+use kaplan_sql::functions::canonical;
 use std::sync::Arc;
 
 /// What became of the rows of a batch.
@@ -24,7 +25,13 @@ pub(super) struct Verdict {
 }
 
 /// The batch with the stream's own schema, or why it does not fit.
-pub(super) fn conform(name: &str, schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+/// `first_row` is the number of its first row.
+pub(super) fn conform(
+    name: &str,
+    schema: &SchemaRef,
+    batch: &RecordBatch,
+    first_row: u64,
+) -> Result<RecordBatch> {
     if batch.num_columns() != schema.fields().len() {
         let (takes, has) = (schema.fields().len(), batch.num_columns());
         let message = format!("{name} takes {takes} columns, and the rows have {has}");
@@ -38,10 +45,19 @@ pub(super) fn conform(name: &str, schema: &SchemaRef, batch: &RecordBatch) -> Re
             return Err(error.hint("convert the column before writing"));
         }
     }
-    if Arc::ptr_eq(schema, &batch.schema()) {
-        return Ok(batch.clone());
+    let mut columns = Vec::with_capacity(batch.num_columns());
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        columns.push(canonical(column, field).map_err(|misfit| {
+            let row = first_row + misfit.row as u64;
+            let message = format!("row {row} of {name}: {}: {}", field.name(), misfit.message);
+            Error::new(Code::InvalidValue, message)
+                .stream(name)
+                .row(row)
+                .field(field.name())
+                .hint("correct the value; nothing of this request was written")
+        })?);
     }
-    RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec()).map_err(internal)
+    RecordBatch::try_new(SchemaRef::clone(schema), columns).map_err(internal)
 }
 
 /// The same columns, all of which take NULL.

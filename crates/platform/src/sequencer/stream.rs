@@ -121,7 +121,7 @@ impl Stream {
     ) -> Result<Taken> {
         let Definition { def, schema, checks, .. } = &self.definition;
         self.refuse_null_columns(batch, first_row)?;
-        let batch = conform(&def.name, schema, batch)?;
+        let batch = conform(&def.name, schema, batch, first_row)?;
         let Verdict { mut admitted, dropped, quarantined } =
             judge(def, checks.as_deref(), batch, first_row)?;
         let (mut duplicates, mut original) = (0, Lsn::ZERO);
@@ -159,7 +159,7 @@ impl Stream {
             }
         }
         // A whole row with NULL where none can be matches nothing, so it only has to fit by type.
-        table.delete(conform(&def.name, &nullable(&expected), batch)?.columns())
+        table.delete(conform(&def.name, &nullable(&expected), batch, first_row)?.columns())
     }
 
     /// How many of the added rows are older than the watermark; then moves the watermark.

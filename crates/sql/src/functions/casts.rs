@@ -24,29 +24,46 @@ use std::sync::Arc;
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct CastTo {
     to: Field,
-    /// NULL where it fails.
-    tolerant: bool,
+    how: How,
     signature: Signature,
+}
+
+/// What a cast does where it cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum How {
+    /// It fails.
+    Strict,
+    /// It gives NULL.
+    Tolerant,
+    /// It only says of which logical type the values are already.
+    Mark,
 }
 
 /// A call of the cast to a field's type.
 pub(super) fn cast_to(expr: Expr, to: Field) -> Expr {
-    call(expr, to, false)
+    call(expr, to, How::Strict)
 }
 
-fn call(expr: Expr, to: Field, tolerant: bool) -> Expr {
+fn call(expr: Expr, to: Field, how: How) -> Expr {
     let to = to.with_name("").with_nullable(true);
     let signature = Signature::any(1, Volatility::Immutable);
-    ScalarUDF::new_from_impl(CastTo { to, tolerant, signature }).call(vec![expr])
+    ScalarUDF::new_from_impl(CastTo { to, how, signature }).call(vec![expr])
 }
 
 impl ScalarUDFImpl for CastTo {
     fn name(&self) -> &str {
-        if self.tolerant { "kaplan_try_cast" } else { "kaplan_cast" }
+        match self.how {
+            How::Strict => "kaplan_cast",
+            How::Tolerant => "kaplan_try_cast",
+            How::Mark => "kaplan_mark",
+        }
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         let from = args.first().map(|e| e.schema_name().to_string()).unwrap_or_default();
+        if self.how == How::Mark {
+            return Ok(from);
+        }
         let logical = Logical::of(&self.to).map(Logical::name);
         let to = logical.unwrap_or_else(|| crate::dialect::sql_type_name(self.to.data_type()));
         Ok(format!("CAST({from} AS {to})"))
@@ -65,8 +82,11 @@ impl ScalarUDFImpl for CastTo {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if self.how == How::Mark {
+            return Ok(args.args[0].clone());
+        }
         by_row(&args, true, &|values| match convert(&values[0], &self.to) {
-            Err(_) if self.tolerant => Ok(Value::Null),
+            Err(_) if self.how == How::Tolerant => Ok(Value::Null),
             other => other,
         })
     }
@@ -233,14 +253,14 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::Cast(Cast { expr, field }) => {
             let from = expr.to_field(schema)?.1;
-            Ok(match planned(*expr, &from, &field, false)? {
+            Ok(match planned(*expr, &from, &field, How::Strict)? {
                 Ok(changed) => Transformed::yes(changed),
                 Err(expr) => Transformed::no(Expr::Cast(Cast { expr: Box::new(expr), field })),
             })
         }
         Expr::TryCast(TryCast { expr, field }) => {
             let from = expr.to_field(schema)?.1;
-            Ok(match planned(*expr, &from, &field, true)? {
+            Ok(match planned(*expr, &from, &field, How::Tolerant)? {
                 Ok(changed) => Transformed::yes(changed),
                 Err(expr) => {
                     Transformed::no(Expr::TryCast(TryCast { expr: Box::new(expr), field }))
@@ -250,8 +270,33 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::Negative(inner) if matches!(inner.get_type(schema)?, DataType::Interval(_)) => {
             Ok(Transformed::yes(super::negate().call(vec![*inner])))
         }
+        Expr::ScalarFunction(call) if call.func.name() == "pg_typeof" && call.args.len() == 1 => {
+            let field = call.args[0].to_field(schema)?.1;
+            let name = super::typeof_::name_of(&field);
+            Ok(Transformed::yes(Expr::Literal(ScalarValue::Utf8(Some(name)), None)))
+        }
+        Expr::ScalarFunction(mut call) if super::define::is_ours(&call.func) => {
+            let mut changed = false;
+            for arg in &mut call.args {
+                let field = arg.to_field(schema)?.1;
+                let taken = std::mem::take(arg);
+                let now = marked(taken.clone(), &field);
+                changed |= now != taken;
+                *arg = now;
+            }
+            let call = Expr::ScalarFunction(call);
+            Ok(if changed { Transformed::yes(call) } else { Transformed::no(call) })
+        }
         other => one_number_type(other, schema),
     }
+}
+
+/// A column under the mark of its logical type: rows on the way through operators lose theirs.
+fn marked(expr: Expr, field: &Field) -> Expr {
+    let marks = matches!(Logical::of(field), Some(Logical::Jsonb | Logical::Numeric));
+    let fixed = matches!(&expr, Expr::ScalarFunction(call)
+        if call.func.inner().downcast_ref::<CastTo>().is_some() || super::define::is_ours(&call.func));
+    if marks && !fixed { call(expr, field.clone(), How::Mark) } else { expr }
 }
 
 /// The cast in another form, or the operand where it stays as it is.
@@ -260,7 +305,7 @@ fn planned(
     expr: Expr,
     from: &FieldRef,
     to: &FieldRef,
-    tolerant: bool,
+    how: How,
 ) -> Result<std::result::Result<Expr, Expr>> {
     if Logical::of(to) == Some(Logical::Numeric) {
         // Numeric without a scale takes that of what it is made of.
@@ -272,19 +317,19 @@ fn planned(
         };
         if let Some(data_type) = data_type {
             let field = Field::new("", data_type, true);
-            return Ok(Ok(call(expr, field, tolerant)));
+            return Ok(Ok(call(marked(expr, from), field, how)));
         }
-        return Ok(Ok(call(expr, to.as_ref().clone(), tolerant)));
+        return Ok(Ok(call(marked(expr, from), to.as_ref().clone(), how)));
     }
     if let DataType::Timestamp(TimeUnit::Nanosecond, zone) = to.data_type() {
         // Nanoseconds, DataFusion's own choice, end in 2262.
         let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
         let to = Arc::new(to.as_ref().clone().with_data_type(micros));
-        return Ok(Ok(match planned(expr, from, &to, tolerant)? {
+        return Ok(Ok(match planned(expr, from, &to, how)? {
             Ok(changed) => changed,
             Err(expr) => {
                 let (expr, field) = (Box::new(expr), to);
-                if tolerant {
+                if how == How::Tolerant {
                     Expr::TryCast(TryCast { expr, field })
                 } else {
                     Expr::Cast(Cast { expr, field })
@@ -296,7 +341,7 @@ fn planned(
         return Ok(Err(expr));
     }
     if differs(from, to) {
-        return Ok(Ok(call(expr, to.as_ref().clone(), tolerant)));
+        return Ok(Ok(call(marked(expr, from), to.as_ref().clone(), how)));
     }
     Ok(Err(expr))
 }

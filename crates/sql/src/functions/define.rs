@@ -247,6 +247,11 @@ impl Function {
     }
 }
 
+/// Whether a function is made of overloads.
+pub(super) fn is_ours(function: &ScalarUDF) -> bool {
+    function.inner().downcast_ref::<Function>().is_some()
+}
+
 fn fit(overload: &Overload, types: &[DataType]) -> Option<(u32, Vec<DataType>)> {
     let fixed = overload.args.len() - usize::from(overload.variadic);
     if types.len() < fixed || (!overload.variadic && types.len() > fixed) {

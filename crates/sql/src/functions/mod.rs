@@ -13,6 +13,7 @@ mod arithmetic;
 mod arrays;
 mod calendar;
 mod casts;
+mod column;
 mod define;
 mod json;
 mod jsonb;
@@ -34,6 +35,7 @@ mod times;
 mod typeof_;
 pub mod value;
 
+pub use column::{Misfit, assign, canonical, read_text};
 pub use logical::Logical;
 pub use parse::parse;
 pub use text::sql_text;

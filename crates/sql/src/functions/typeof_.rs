@@ -1,6 +1,6 @@
 //! `pg_typeof`: the name of an expression's type.
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -31,16 +31,19 @@ impl ScalarUDFImpl for TypeOf {
     }
 
     fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        Ok(Arc::new(arrow::datatypes::Field::new("pg_typeof", DataType::Utf8, true)))
+        Ok(Arc::new(Field::new("pg_typeof", DataType::Utf8, true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let name = crate::dialect::sql_type_of(&args.arg_fields[0]);
-        // Without lengths and scales, as PostgreSQL answers.
-        let plain = match (name.find('('), name.find(')')) {
-            (Some(open), Some(close)) => format!("{}{}", &name[..open], &name[close + 1..]),
-            _ => name,
-        };
-        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some(plain))))
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some(name_of(&args.arg_fields[0])))))
+    }
+}
+
+/// The name of a field's type without lengths and scales, as PostgreSQL answers.
+pub(super) fn name_of(field: &Field) -> String {
+    let name = crate::dialect::sql_type_of(field);
+    match (name.find('('), name.find(')')) {
+        (Some(open), Some(close)) => format!("{}{}", &name[..open], &name[close + 1..]),
+        _ => name,
     }
 }

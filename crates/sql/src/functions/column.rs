@@ -1,0 +1,140 @@
+//! Whole columns on their way into a stream: values of another type brought to the column's, and the
+//! canonical forms and lengths that Arrow's types do not keep.
+
+use super::casts::convert;
+use super::logical::Logical;
+use super::parse::parse;
+use super::value::{Value, build, read};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field};
+use std::sync::Arc;
+
+/// The first row whose value a column cannot take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The row in the array, from 0.
+    pub row: usize,
+    /// Why.
+    pub message: String,
+}
+
+fn misfit(row: usize) -> impl Fn(datafusion::common::DataFusionError) -> Misfit {
+    move |error| {
+        let text = error.strip_backtrace();
+        let message = text.strip_prefix("Execution error: ").unwrap_or(&text).to_owned();
+        Misfit { row, message }
+    }
+}
+
+fn made(row: usize, values: &[Value], data_type: &DataType) -> Result<ArrayRef, Misfit> {
+    build(values, data_type).map_err(misfit(row))
+}
+
+/// The values as PostgreSQL assigns them to a column of another type.
+///
+/// # Errors
+/// The first value that the column's type does not have.
+pub fn assign(array: &ArrayRef, from: &Field, to: &Field) -> Result<ArrayRef, Misfit> {
+    let mut values = Vec::with_capacity(array.len());
+    for row in 0..array.len() {
+        let value = read(array, from, row).and_then(|value| convert(&value, &exact(to)));
+        values.push(value.map_err(misfit(row))?);
+    }
+    made(0, &values, to.data_type())
+}
+
+/// The field without a length: too long a text is refused and not cut.
+fn exact(field: &Field) -> Field {
+    match Logical::of(field) {
+        Some(Logical::Varchar(_) | Logical::Char(_)) => {
+            Field::new(field.name(), field.data_type().clone(), true)
+        }
+        _ => field.clone(),
+    }
+}
+
+/// A column of text as the field's type, by PostgreSQL's input rules.
+///
+/// # Errors
+/// The first text that is not of the type.
+pub fn read_text(array: &ArrayRef, to: &Field) -> Result<ArrayRef, Misfit> {
+    let text = array.as_string::<i32>();
+    let to_exact = exact(to);
+    let mut values = Vec::with_capacity(text.len());
+    for (row, text) in text.iter().enumerate() {
+        let value = text.map_or(Ok(Value::Null), |text| parse(text, &to_exact));
+        values.push(value.map_err(misfit(row))?);
+    }
+    made(0, &values, to.data_type())
+}
+
+/// The column with each value in the one form that its logical type has; texts that are too long,
+/// or no JSON or UUID, are refused.
+///
+/// # Errors
+/// The first such value.
+pub fn canonical(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Misfit> {
+    if !needs(field) {
+        return Ok(Arc::clone(array));
+    }
+    let mut changed = false;
+    let mut values = Vec::with_capacity(array.len());
+    let plain = Field::new("", array.data_type().clone(), true);
+    for row in 0..array.len() {
+        let value = read(array, &plain, row).map_err(misfit(row))?;
+        let kept = form(&value, field).map_err(|message| Misfit { row, message })?;
+        changed |= kept != value;
+        values.push(kept);
+    }
+    if changed { made(0, &values, field.data_type()) } else { Ok(Arc::clone(array)) }
+}
+
+fn needs(field: &Field) -> bool {
+    match (Logical::of(field), field.data_type()) {
+        (Some(Logical::Numeric), _) => false,
+        (Some(_), _) => true,
+        (None, DataType::List(item)) => needs(item),
+        (None, DataType::Struct(fields)) => fields.iter().any(|f| needs(f)),
+        _ => false,
+    }
+}
+
+fn form(value: &Value, field: &Field) -> Result<Value, String> {
+    let text = match (value, field.data_type()) {
+        (Value::Null, _) => return Ok(Value::Null),
+        (Value::List(items), DataType::List(item)) => {
+            let items: Result<_, String> = items.iter().map(|v| form(v, item)).collect();
+            return Ok(Value::List(items?));
+        }
+        (Value::Record(parts), DataType::Struct(fields)) => {
+            let mut values = Vec::with_capacity(parts.len());
+            for ((name, part), field) in parts.iter().zip(fields) {
+                values.push((name.clone(), form(part, field)?));
+            }
+            return Ok(Value::Record(values));
+        }
+        (Value::Text(text), _) => text,
+        (other, _) => return Ok(other.clone()),
+    };
+    let too_long = |n: u32, name: &str| Err(format!("value too long for type {name}({n})"));
+    match Logical::of(field) {
+        Some(Logical::Varchar(n)) => {
+            let cut: String = text.chars().take(n as usize).collect();
+            let blank = text[cut.len()..].trim_matches(' ').is_empty();
+            if blank { Ok(Value::Text(cut)) } else { too_long(n, "character varying") }
+        }
+        Some(Logical::Char(n)) => {
+            let kept = text.trim_end_matches(' ');
+            if kept.chars().count() > n as usize {
+                return too_long(n, "character");
+            }
+            Ok(Value::Text(kept.to_owned()))
+        }
+        Some(Logical::Jsonb | Logical::Uuid) => match parse(text, field) {
+            Ok(Value::Json(text) | Value::Text(text)) => Ok(Value::Text(text)),
+            Ok(other) => Ok(other),
+            Err(error) => Err(misfit(0)(error).message),
+        },
+        _ => Ok(Value::Text(text.clone())),
+    }
+}
