@@ -13,6 +13,7 @@ mod file;
 mod infer;
 mod ipc;
 mod json;
+mod nested;
 mod text;
 mod types;
 

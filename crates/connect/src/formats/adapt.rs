@@ -104,8 +104,8 @@ fn shown(array: &ArrayRef, row: usize) -> String {
 fn fits(from: &DataType, to: &DataType) -> bool {
     use DataType::{
         Binary, BinaryView, Date32, Decimal32, Decimal64, Decimal128, Dictionary, FixedSizeBinary,
-        Float16, Float32, Float64, Int8, Int16, Int32, LargeBinary, LargeUtf8, Null, Timestamp,
-        UInt8, UInt16, UInt32, Utf8, Utf8View,
+        Float16, Float32, Float64, Int8, Int16, Int32, LargeBinary, LargeList, LargeUtf8, List,
+        Null, Time32, Time64, Timestamp, UInt8, UInt16, UInt32, Utf8, Utf8View,
     };
     match (from, to) {
         (from, to) if from == to => true,
@@ -114,6 +114,9 @@ fn fits(from: &DataType, to: &DataType) -> bool {
         (LargeUtf8 | Utf8View, Utf8) => true,
         (LargeBinary | BinaryView | FixedSizeBinary(_), Binary) => true,
         (Timestamp(..) | Date32, Timestamp(TimeUnit::Microsecond, _)) => true,
+        (Time32(_) | Time64(_), Time64(TimeUnit::Microsecond)) => true,
+        // Only the items' name may be another one.
+        (List(from) | LargeList(from), List(to)) => from.data_type() == to.data_type(),
         (from, to) if from.is_integer() && to.is_integer() => true,
         (from, Decimal128(_, scale)) if from.is_integer() => *scale >= 0,
         (Int8 | Int16 | UInt8 | UInt16 | Float16, Float32) => true,

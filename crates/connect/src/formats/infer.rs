@@ -78,6 +78,7 @@ fn stream_type(from: &DataType) -> Option<DataType> {
         DataType::Timestamp(_, zone) => {
             DataType::Timestamp(TimeUnit::Microsecond, zone.as_ref().map(|_| "UTC".into()))
         }
+        DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
         DataType::Dictionary(_, value) => return stream_type(value),
         _ => return None,
     })

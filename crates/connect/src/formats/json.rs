@@ -1,9 +1,10 @@
 //! JSON rows. Arrow's decoder reads every column as text in one columnar pass, [`text`] gives the
 //! columns their types; only when the decoder refuses the bytes, or a row has nothing in any
 //! column, a slow pass over the same bytes finds the row, position and field. Unknown fields are
-//! ignored; a row that has only unknown fields, or none, is refused.
+//! ignored; a row that has only unknown fields, or none, is refused. Arrays and objects are taken by
+//! columns of `jsonb`, arrays and composites; what the text of a string says they take as well.
 
-use super::{Batches, DecodeError, Format, Input, columns_of, listed, text};
+use super::{Batches, DecodeError, Format, Input, columns_of, listed, nested, text};
 use arrow::array::{Array, RecordBatch};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -25,7 +26,7 @@ pub(super) fn lines<'a>(
     let reader = ReaderBuilder::new(text_schema)
         .with_batch_size(batch_rows)
         .with_coerce_primitive(true)
-        .build(input.reader()?)
+        .build(nested::quoted(input.reader()?, &schema))
         .map_err(|e| DecodeError::new(e.to_string()))?;
     let columns = (0..schema.fields().len()).map(Some).collect();
     Ok(Box::new(Rows { input, reader, schema, columns, rows: 0 }))
@@ -181,7 +182,7 @@ fn check_object(
             DecodeError::in_row(row, what).hint(format!("the columns are: {}", columns_of(schema)))
         );
     }
-    for field in schema.fields() {
+    for field in schema.fields().iter().filter(|f| !nested::takes(f)) {
         if let Some(value @ (Value::Array(_) | Value::Object(_))) = object.get(field.name()) {
             let expected = super::sql_type(field.data_type());
             let name = field.name();

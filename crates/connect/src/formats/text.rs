@@ -8,6 +8,7 @@ use arrow::array::{AsArray, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::util::display::FormatOptions;
+use kaplan_sql::functions::read_text;
 use std::sync::Arc;
 
 /// Most characters of a wrong value that a message repeats.
@@ -46,6 +47,10 @@ pub(super) fn typed(
 /// One column, or the index of the first row that has no valid value in it.
 fn typed_column(text: Option<&StringArray>, field: &Field, rows: usize) -> Result<ArrayRef, usize> {
     let array = match text {
+        Some(text) if by_input_rules(field.data_type()) => {
+            let text: ArrayRef = Arc::new(text.clone());
+            read_text(&text, field).map_err(|misfit| misfit.row)?
+        }
         Some(text) => convert(text, field.data_type())?,
         None => new_null_array(field.data_type(), rows),
     };
@@ -53,6 +58,14 @@ fn typed_column(text: Option<&StringArray>, field: &Field, rows: usize) -> Resul
         Some(row) if !field.is_nullable() => Err(row),
         _ => Ok(array),
     }
+}
+
+/// Types whose text Arrow does not read as PostgreSQL does.
+fn by_input_rules(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Time64(_) | DataType::Interval(_) | DataType::List(_) | DataType::Struct(_)
+    )
 }
 
 /// Reads text as a type; fails with the index of the first text that is not of that type.
@@ -145,6 +158,14 @@ fn complaint(expected: &DataType, value: &str) -> (String, Option<&'static str>)
         DataType::Date32 => {
             (format!("expected date, found {found}"), Some("send a date such as \"2024-01-31\""))
         }
+        DataType::List(_) => (
+            format!("expected {name}, found {found}"),
+            Some("send a JSON array, or text such as \"{1,2}\""),
+        ),
+        DataType::Struct(_) => (
+            format!("expected a composite, found {found}"),
+            Some("send a JSON object with its fields"),
+        ),
         DataType::Binary => (
             format!("expected bytea, found {found}"),
             Some("send bytes in hexadecimal, such as \"\\\\x0aff\""),

@@ -142,3 +142,65 @@ fn content_types_name_formats() {
     assert_eq!(Format::from_path("a/b.PARQUET".as_ref()), Some(Format::Parquet));
     assert_eq!(Format::from_path("a/b".as_ref()), None);
 }
+
+/// Columns whose text forms PostgreSQL has and Arrow has not.
+fn nested_types() -> SchemaRef {
+    use kaplan_sql::dialect::column_field;
+    let columns = [
+        ("id", "bigint"),
+        ("doc", "jsonb"),
+        ("tags", "text[]"),
+        ("sizes", "numeric(6,2)[]"),
+        ("at", "time"),
+        ("length", "interval"),
+    ];
+    let fields = columns.map(|(name, sql)| column_field(name, sql, true).unwrap());
+    Arc::new(Schema::new(fields.to_vec()))
+}
+
+fn shown(batch: &RecordBatch) -> Vec<String> {
+    let schema = batch.schema();
+    let cell = |at: usize, row| {
+        let text = kaplan_sql::functions::sql_text(batch.column(at), schema.field(at), row);
+        text.unwrap().unwrap_or_else(|| "NULL".into())
+    };
+    let row = |row| (0..batch.num_columns()).map(|at| cell(at, row)).collect::<Vec<_>>().join("|");
+    (0..batch.num_rows()).map(row).collect()
+}
+
+#[test]
+fn nested_json_reaches_columns_that_take_it() {
+    let body = concat!(
+        r#"{"id":1,"doc":{"a":[1,{"b":"x\"]}\\"}],"n":1.50},"tags":["a","b c",null],"sizes":[1.5,20],"#,
+        r#""at":"12:34:56.5","length":"1 day 02:00","ignored":{"doc":[1]}}"#,
+        "\n",
+        r#"{"doc":[],"tags":"{x,\"y z\"}","sizes":[],"id":2,"length":"P1M"}"#,
+        "\n",
+        r#"{"id":3,"doc":"{\"a\": true}","tags":null}"#,
+        "\n{\"id\":4,\"doc\":\n  {\"k\":\n  17.250}}\n",
+    );
+    let expected = [
+        r#"1|{"a":[1,{"b":"x\"]}\\"}],"n":1.50}|{a,"b c",NULL}|{1.50,20.00}|12:34:56.5|1 day 02:00:00"#,
+        r#"2|[]|{x,"y z"}|{}|NULL|1 mon"#,
+        r#"3|{"a": true}|NULL|NULL|NULL|NULL"#,
+        r#"4|{"k":   17.250}|NULL|NULL|NULL|NULL"#,
+    ];
+    assert_eq!(shown(&one(Format::NdJson, &nested_types(), body)), expected);
+    let array = format!("[{}]", body.trim_end().replace("}\n{", "},{"));
+    assert_eq!(shown(&one(Format::Json, &nested_types(), array))[..2], expected[..2]);
+}
+
+#[test]
+fn nested_values_of_another_type_are_refused_by_row() {
+    for (row, field) in [
+        (r#"{"id":2,"tags":{"a":1}}"#, "tags"),
+        (r#"{"id":2,"sizes":["x"]}"#, "sizes"),
+        (r#"{"id":2,"at":"25:00"}"#, "at"),
+        (r#"{"id":2,"length":"soon"}"#, "length"),
+        (r#"{"id":[2]}"#, "id"),
+    ] {
+        let body = format!("{{\"id\":1}}\n{row}");
+        let error = decode(Format::NdJson, &nested_types(), body.as_bytes()).unwrap_err();
+        assert_eq!((error.row, error.field.as_deref()), (Some(2), Some(field)), "{error:?}");
+    }
+}

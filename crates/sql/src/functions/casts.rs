@@ -176,7 +176,7 @@ fn is_text(data_type: &DataType) -> bool {
 fn float_to_int(value: f64) -> Result<i64> {
     let rounded = value.round_ties_even();
     // The largest bigint is no double: the bound is the one above it.
-    if rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded) {
         return Ok(rounded as i64);
     }
     exec_err!("bigint out of range")

@@ -2,6 +2,7 @@
 //! canonical forms and lengths that Arrow's types do not keep.
 
 use super::casts::convert;
+use super::json::Json;
 use super::logical::Logical;
 use super::parse::parse;
 use super::value::{Value, build, read};
@@ -62,10 +63,44 @@ pub fn read_text(array: &ArrayRef, to: &Field) -> Result<ArrayRef, Misfit> {
     let to_exact = exact(to);
     let mut values = Vec::with_capacity(text.len());
     for (row, text) in text.iter().enumerate() {
-        let value = text.map_or(Ok(Value::Null), |text| parse(text, &to_exact));
+        let value = text.map_or(Ok(Value::Null), |text| from_text(text, &to_exact));
         values.push(value.map_err(misfit(row))?);
     }
     made(0, &values, to.data_type())
+}
+
+/// A text as PostgreSQL reads it, or JSON for types with parts.
+fn from_text(text: &str, to: &Field) -> datafusion::common::Result<Value> {
+    let nested = match to.data_type() {
+        DataType::List(_) => text.trim_start().starts_with('['),
+        DataType::Struct(_) => text.trim_start().starts_with('{'),
+        _ => false,
+    };
+    match Json::parse(text) {
+        Ok(json) if nested => from_json(&json, to),
+        _ => parse(text, to),
+    }
+}
+
+/// A JSON value as a value of a type.
+fn from_json(json: &Json, to: &Field) -> datafusion::common::Result<Value> {
+    match (json, to.data_type()) {
+        (Json::List(items), DataType::List(item)) => {
+            let values: Result<_, _> = items.iter().map(|json| from_json(json, item)).collect();
+            Ok(Value::List(values?))
+        }
+        (Json::Object(parts), DataType::Struct(fields)) => {
+            let mut values = Vec::with_capacity(fields.len());
+            for field in fields {
+                let part = parts.iter().find(|(name, _)| name == field.name());
+                let value = part.map_or(Ok(Value::Null), |(_, json)| from_json(json, field));
+                values.push((field.name().clone(), value?));
+            }
+            Ok(Value::Record(values))
+        }
+        (json, _) if Logical::of(to) == Some(Logical::Jsonb) => Ok(Value::Json(json.to_string())),
+        (json, _) => json.plain().map_or(Ok(Value::Null), |text| parse(&text, to)),
+    }
 }
 
 /// The column with each value in the one form that its logical type has; texts that are too long,

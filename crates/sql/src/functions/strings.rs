@@ -377,7 +377,7 @@ fn format(v: &[Value]) -> Result<Value> {
         let kind = loop {
             match chars.next() {
                 Some('-') => left = true,
-                Some('$') => position = digits.drain(..).collect::<String>().parse::<usize>().ok(),
+                Some('$') => position = std::mem::take(&mut digits).parse::<usize>().ok(),
                 Some('*') => {
                     let width = values.get(next).map_or(Ok(0), Value::int)?;
                     next += 1;

@@ -36,7 +36,7 @@ const PART: Returns = Returns::By(|fields, constants| {
 
 pub(super) fn all() -> Vec<Def> {
     let mut defs = vec![
-        def("kaplan_extract", &parts(Kind::Num, |n| Value::Number(n)).map(|o| o.returning(PART))),
+        def("kaplan_extract", &parts(Kind::Num, Value::Number).map(|o| o.returning(PART))),
         def("date_part", &parts(F, |n| Value::Float(n.to_f64()))).alias(&["datepart"]),
         def(
             "date_trunc",
