@@ -82,6 +82,24 @@ pub struct Sparse {
     /// Run, do not expose it.
     #[arg(long, env = "KAPLAN_POSTGRES", value_name = "ADDRESS")]
     postgres: Option<Listen>,
+    /// Certificate chain of the PostgreSQL wire, a PEM file; with `postgres_tls_key` it makes TLS
+    /// possible. Clients that do not ask for TLS are still served.
+    #[arg(long, env = "KAPLAN_POSTGRES_TLS_CERT", value_name = "FILE")]
+    postgres_tls_cert: Option<PathBuf>,
+    /// Private key of `postgres_tls_cert`, a PEM file.
+    #[arg(long, env = "KAPLAN_POSTGRES_TLS_KEY", value_name = "FILE")]
+    postgres_tls_key: Option<PathBuf>,
+    /// User who may connect to the PostgreSQL wire, with `postgres_password`; with no user and no
+    /// `postgres_users_file`, everybody may, without a password.
+    #[arg(long, env = "KAPLAN_POSTGRES_USER", value_name = "NAME")]
+    postgres_user: Option<String>,
+    /// Password of `postgres_user`, checked by SCRAM-SHA-256. Better in the environment than as a
+    /// flag, which other users of the machine see.
+    #[arg(long, env = "KAPLAN_POSTGRES_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    postgres_password: Option<String>,
+    /// File of more users of the PostgreSQL wire: a line `name:password` for each.
+    #[arg(long, env = "KAPLAN_POSTGRES_USERS_FILE", value_name = "FILE")]
+    postgres_users_file: Option<PathBuf>,
     /// Log lines as `text` or `json`; `auto` is text on a terminal and JSON elsewhere.
     #[arg(long, env = "KAPLAN_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -148,6 +166,56 @@ struct Program {
     log_level: String,
     max_body_bytes: usize,
     max_in_flight: usize,
+    postgres_tls_cert: PathBuf,
+    postgres_tls_key: PathBuf,
+    postgres_user: String,
+    postgres_password: String,
+    postgres_users_file: PathBuf,
+}
+
+impl Program {
+    /// Certificate and key, which come together.
+    fn tls(&self) -> anyhow::Result<Option<(PathBuf, PathBuf)>> {
+        let (cert, key) = (&self.postgres_tls_cert, &self.postgres_tls_key);
+        let given = [cert, key].map(|path| !path.as_os_str().is_empty());
+        ensure!(
+            given[0] == given[1],
+            "postgres_tls_cert and postgres_tls_key must be given together"
+        );
+        Ok(given[0].then(|| (cert.clone(), key.clone())))
+    }
+
+    /// The users of the PostgreSQL wire.
+    fn users(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let (user, password) = (&self.postgres_user, &self.postgres_password);
+        ensure!(
+            user.is_empty() == password.is_empty(),
+            "postgres_user and postgres_password must be given together"
+        );
+        let mut users = Vec::new();
+        if !user.is_empty() {
+            users.push((user.clone(), password.clone()));
+        }
+        let path = &self.postgres_users_file;
+        if path.as_os_str().is_empty() {
+            return Ok(users);
+        }
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read postgres_users_file {shown}"))?;
+        for (number, line) in text.lines().enumerate() {
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, password) = line
+                .split_once(':')
+                .filter(|(name, password)| !name.is_empty() && !password.is_empty())
+                .with_context(|| format!("{shown}, line {}: write name:password", number + 1))?;
+            users.push((name.to_owned(), password.to_owned()));
+        }
+        ensure!(!users.is_empty(), "postgres_users_file {shown} names no user");
+        Ok(users)
+    }
 }
 
 impl Effective {
@@ -182,6 +250,8 @@ impl Effective {
             server: kaplan_server::Options {
                 http: program.http.0,
                 postgres: program.postgres.0,
+                postgres_tls: program.tls()?,
+                postgres_users: program.users()?,
                 max_body_bytes: program.max_body_bytes,
                 max_in_flight: program.max_in_flight,
             },
@@ -223,6 +293,11 @@ fn program_defaults() -> anyhow::Result<toml::Table> {
     Ok(toml::Table::from_iter([
         ("http".to_owned(), "127.0.0.1:8080".into()),
         ("postgres".to_owned(), "127.0.0.1:5433".into()),
+        ("postgres_tls_cert".to_owned(), "".into()),
+        ("postgres_tls_key".to_owned(), "".into()),
+        ("postgres_user".to_owned(), "".into()),
+        ("postgres_password".to_owned(), "".into()),
+        ("postgres_users_file".to_owned(), "".into()),
         ("log_format".to_owned(), "auto".into()),
         ("log_level".to_owned(), "info".into()),
         ("max_body_bytes".to_owned(), integer(server.max_body_bytes)?),
@@ -310,6 +385,25 @@ mod tests {
         assert_eq!(first.table, second.table);
         assert_eq!(second.platform.archive_bytes, 7);
         assert_eq!(second.server.http, None);
+    }
+
+    #[test]
+    fn passwords_and_certificates_come_in_pairs() {
+        let alone = Sparse { postgres_user: Some("ann".into()), ..Sparse::default() };
+        let error = Effective::resolve(&alone, None, None).unwrap_err().to_string();
+        assert!(error.contains("postgres_password"), "{error}");
+        let cert = Some(PathBuf::from("a.pem"));
+        let alone = Sparse { postgres_tls_cert: cert, ..Sparse::default() };
+        let error = Effective::resolve(&alone, None, None).unwrap_err().to_string();
+        assert!(error.contains("postgres_tls_key"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# users\nann:a:b\n\nbob:c\n").unwrap();
+        let path = Some(file.path().to_owned());
+        let both = Sparse { postgres_users_file: path, ..Sparse::default() };
+        let users = Effective::resolve(&both, None, None).unwrap().server.postgres_users;
+        assert_eq!(users, [("ann".into(), "a:b".into()), ("bob".into(), "c".into())]);
+        std::fs::write(file.path(), "ann\n").unwrap();
+        assert!(Effective::resolve(&both, None, None).unwrap_err().to_string().contains("line 1"));
     }
 
     #[test]

@@ -137,6 +137,17 @@ pub fn decode(
     decode_within(format, schema, body, MAX_DECODED_BYTES)
 }
 
+/// Columns of text, in the order of the schema's fields, as rows of the schema; `first_row` is the
+/// number of the first one, for errors.
+pub fn typed_text(
+    text: &RecordBatch,
+    schema: &SchemaRef,
+    first_row: u64,
+) -> Result<RecordBatch, DecodeError> {
+    let columns: Vec<_> = (0..text.num_columns()).map(Some).collect();
+    text::typed(text, &columns, schema, first_row)
+}
+
 fn decode_within(
     format: Format,
     schema: &SchemaRef,

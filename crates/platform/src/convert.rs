@@ -60,9 +60,15 @@ fn code_of(e: &DataFusionError) -> Code {
     match e {
         DataFusionError::SQL(..) => Code::Syntax,
         DataFusionError::SchemaError(..) => Code::UnknownColumn,
+        DataFusionError::Plan(_) if text.contains("Invalid function") => Code::UnknownFunction,
         DataFusionError::Plan(_) if text.contains("not found") => Code::UnknownRelation,
         DataFusionError::Plan(_) => Code::InvalidInput,
         DataFusionError::NotImplemented(_) => Code::Unsupported,
+        DataFusionError::ArrowError(e, _)
+            if matches!(e.as_ref(), arrow::error::ArrowError::DivideByZero) =>
+        {
+            Code::DivisionByZero
+        }
         DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Code::InvalidValue,
         DataFusionError::ResourcesExhausted(_) => Code::Overloaded,
         _ => Code::Internal,

@@ -13,6 +13,8 @@ pub enum Code {
     UnknownRelation,
     /// No such column. 42703, 400.
     UnknownColumn,
+    /// No such function. 42883, 400.
+    UnknownFunction,
     /// The name is taken. 42P07, 409.
     DuplicateRelation,
     /// Something depends on it, or it depends on itself. 2BP01, 409.
@@ -21,6 +23,8 @@ pub enum Code {
     Unsupported,
     /// A value of the wrong type or shape. 22P02, 400.
     InvalidValue,
+    /// A division by zero. 22012, 400.
+    DivisionByZero,
     /// A `CHECK`, `NOT NULL` or key rule was broken. 23514, 422.
     ConstraintViolation,
     /// Other bad input. 22023, 400.

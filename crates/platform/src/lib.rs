@@ -5,6 +5,7 @@ mod archiver;
 mod catalog;
 mod convert;
 mod error;
+mod introspect;
 mod platform;
 mod query;
 mod recover;
@@ -19,5 +20,6 @@ mod writes;
 
 pub use api::*;
 pub use error::{Code, Error, Result};
+pub use introspect::{Described, RelationInfo, RelationKind};
 pub use platform::Platform;
 pub use settings::Settings;

@@ -102,6 +102,15 @@ impl Drop for QueryThreads {
     }
 }
 
+/// Ends a task when whoever waits for it is dropped.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.driver.stop();
@@ -124,11 +133,10 @@ impl Inner {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.runtime
-            .handle()?
-            .spawn(work)
-            .await
-            .map_err(|_| Error::new(Code::Internal, "a query was lost"))?
+        let task = self.runtime.handle()?.spawn(work);
+        // A reader that has gone away does not keep the threads busy.
+        let _abort = AbortOnDrop(task.abort_handle());
+        task.await.map_err(|_| Error::new(Code::Internal, "a query was lost"))?
     }
 
     /// A stream's definition.

@@ -102,7 +102,7 @@ fn defaults(
 }
 
 /// The rows with the stream's columns; `first` is the number of the first row.
-fn fit(
+pub(crate) fn fit(
     def: &StreamDef,
     schema: &SchemaRef,
     columns: &[String],

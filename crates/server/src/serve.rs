@@ -4,8 +4,10 @@
 use crate::{http, postgres};
 use kaplan_base::limits::MAX_BODY_BYTES;
 use kaplan_platform::Platform;
+use pgwire::tokio::TlsAcceptor;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,10 @@ pub struct Options {
     pub http: Option<SocketAddr>,
     /// The PostgreSQL wire's address; none for no PostgreSQL wire. Port 0 takes a free one.
     pub postgres: Option<SocketAddr>,
+    /// Certificate chain and private key of the PostgreSQL wire, PEM files; none for no TLS.
+    pub postgres_tls: Option<(PathBuf, PathBuf)>,
+    /// Users of the PostgreSQL wire and their passwords; with none, everybody is let in.
+    pub postgres_users: Vec<(String, String)>,
     /// Largest body of an ingest request, in bytes, after decompression.
     pub max_body_bytes: usize,
     /// Most ingest requests under way at once; beyond it requests are answered 429 at once.
@@ -33,6 +39,8 @@ impl Default for Options {
         Self {
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
             postgres: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5432))),
+            postgres_tls: None,
+            postgres_users: Vec::new(),
             max_body_bytes: MAX_BODY_BYTES,
             max_in_flight: DEFAULT_IN_FLIGHT,
         }
@@ -51,6 +59,17 @@ pub enum Error {
         address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The PostgreSQL wire's certificate or key cannot be used.
+    #[error("TLS of the PostgreSQL wire: {0} (hint: postgres_tls_cert and postgres_tls_key are PEM files)")]
+    Tls(std::io::Error),
+    /// A wire could not be set up.
+    #[error("the {wire} wire cannot be set up: {source}")]
+    SetUp {
+        /// `HTTP` or `PostgreSQL`.
+        wire: &'static str,
+        /// Why.
+        source: kaplan_platform::Error,
     },
     /// The system failed a listener that was bound.
     #[error("the {wire} listener failed: {source}")]
@@ -77,6 +96,7 @@ pub struct Server {
     options: Options,
     http: Option<TcpListener>,
     postgres: Option<TcpListener>,
+    tls: Option<TlsAcceptor>,
 }
 
 /// Binds and serves until `shutdown` resolves, then lets open requests finish.
@@ -102,7 +122,20 @@ impl Server {
     pub async fn bind(options: Options) -> Result<Server, Error> {
         let http = bind("HTTP", options.http).await?;
         let postgres = bind("PostgreSQL", options.postgres).await?;
-        Ok(Server { options, http, postgres })
+        let files = options.postgres_tls.as_ref();
+        let tls = files.map(|(certificate, key)| postgres::acceptor(certificate, key)).transpose();
+        let tls = tls.map_err(Error::Tls)?;
+        if let Some(address) = options.postgres
+            && !address.ip().is_loopback()
+            && options.postgres_users.is_empty()
+        {
+            tracing::warn!(
+                %address,
+                "the PostgreSQL wire asks for no password and listens beyond this machine: set \
+                 postgres_user and postgres_password"
+            );
+        }
+        Ok(Server { options, http, postgres, tls })
     }
 
     /// The address that HTTP listens on, with its real port.
@@ -131,7 +164,7 @@ impl Server {
         });
         let wires = futures::future::try_join(
             run_http(self.http, platform.clone(), &self.options, stop.clone()),
-            run_postgres(self.postgres, platform, stop.clone()),
+            run_postgres(self.postgres, platform, self.tls, &self.options, stop.clone()),
         );
         let deadline = async {
             stop.cancelled().await;
@@ -166,9 +199,11 @@ async fn run_http(
 async fn run_postgres(
     listener: Option<TcpListener>,
     platform: Platform,
+    tls: Option<TlsAcceptor>,
+    options: &Options,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Some(listener) = listener else { return Ok(()) };
-    postgres::listen(listener, platform, stop).await;
-    Ok(())
+    let served = postgres::listen(listener, platform, tls, options, stop).await;
+    served.map_err(|source| Error::SetUp { wire: "PostgreSQL", source })
 }

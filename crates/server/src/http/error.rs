@@ -25,6 +25,8 @@ fn meaning(code: Code) -> (&'static str, StatusCode) {
         Code::Syntax => ("syntax", StatusCode::BAD_REQUEST),
         Code::UnknownRelation => ("unknown_relation", StatusCode::NOT_FOUND),
         Code::UnknownColumn => ("unknown_column", StatusCode::BAD_REQUEST),
+        Code::UnknownFunction => ("unknown_function", StatusCode::BAD_REQUEST),
+        Code::DivisionByZero => ("division_by_zero", StatusCode::BAD_REQUEST),
         Code::DuplicateRelation => ("duplicate_relation", StatusCode::CONFLICT),
         Code::Dependency => ("dependency", StatusCode::CONFLICT),
         Code::Unsupported => ("unsupported", StatusCode::BAD_REQUEST),

@@ -8,6 +8,8 @@ pub(super) fn sqlstate(code: Code) -> &'static str {
         Code::Syntax => "42601",
         Code::UnknownRelation => "42P01",
         Code::UnknownColumn => "42703",
+        Code::UnknownFunction => "42883",
+        Code::DivisionByZero => "22012",
         Code::DuplicateRelation => "42P07",
         Code::Dependency => "2BP01",
         Code::Unsupported => "0A000",
@@ -36,9 +38,49 @@ pub(super) fn error(error: Error) -> PgWireError {
     PgWireError::UserError(Box::new(info(error)))
 }
 
+/// An error that only this wire knows.
+pub(super) fn user(code: &str, message: impl Into<String>) -> PgWireError {
+    let info = ErrorInfo::new("ERROR".to_owned(), code.to_owned(), message.into());
+    PgWireError::UserError(Box::new(info))
+}
+
+/// What the client is told of an error of the protocol's own parts.
+pub(super) fn shown(error: PgWireError) -> PgWireError {
+    match error {
+        PgWireError::QueryCanceled => {
+            let state = "57014".to_owned();
+            let text = "canceling statement due to user request".to_owned();
+            let mut info = ErrorInfo::new("ERROR".to_owned(), state, text);
+            info.hint = Some("a change that was under way may have happened: read first".to_owned());
+            PgWireError::UserError(Box::new(info))
+        }
+        // These end no connection in PostgreSQL.
+        PgWireError::StatementNotFound(name) => {
+            user("26000", format!("prepared statement \"{name}\" does not exist"))
+        }
+        PgWireError::PortalNotFound(name) => {
+            user("34000", format!("portal \"{name}\" does not exist"))
+        }
+        PgWireError::ParameterIndexOutOfBound(at) => {
+            user("08P01", format!("parameter ${} was not given", at + 1))
+        }
+        other => other,
+    }
+}
+
+/// An error after which the connection ends.
+pub(super) fn fatal(code: &str, message: impl Into<String>) -> ErrorInfo {
+    ErrorInfo::new("FATAL".to_owned(), code.to_owned(), message.into())
+}
+
 /// A remark beside an answer.
 pub(super) fn notice(text: impl Into<String>) -> ErrorInfo {
     ErrorInfo::new("NOTICE".to_owned(), "00000".to_owned(), text.into())
+}
+
+/// A remark that the user should not miss.
+pub(super) fn warning(text: impl Into<String>) -> ErrorInfo {
+    ErrorInfo::new("WARNING".to_owned(), "01000".to_owned(), text.into())
 }
 
 #[cfg(test)]

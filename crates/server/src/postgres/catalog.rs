@@ -1,0 +1,182 @@
+//! `pg_catalog` and `information_schema`: what clients ask a PostgreSQL server about itself. The
+//! static tables (types, functions, operators) and the parser that knows PostgreSQL's ways of asking
+//! are those of `datafusion-pg-catalog`; what depends on Kaplan's own relations is made here.
+//!
+//! A statement that reads system relations, or none but calls system functions, is answered here
+//! at the catalog's current state: it takes no snapshot and waits for no commit. One that mixes
+//! them with streams, tables or views is refused.
+
+mod batch;
+mod functions;
+mod relations;
+mod tables;
+
+use crate::statements::keyword;
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
+};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::{SessionContext, SessionState};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as Planned;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_pg_catalog::setup_pg_catalog;
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use kaplan_base::Lsn;
+use kaplan_platform::{Code, Described, Error, Platform, Result, RowSet};
+use kaplan_sql::dialect;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tables::{InformationSchema, PgCatalog};
+
+/// Who asks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity {
+    pub database: String,
+    pub user: String,
+    pub pid: i32,
+    /// The session's settings.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// The parts that all connections share.
+pub(super) struct Catalog {
+    template: SessionState,
+    fixed: Arc<dyn SchemaProvider>,
+    parser: PostgresCompatibilityParser,
+}
+
+/// Words that only questions about the server have; a text without them is not looked at further.
+const SIGNS: [&str; 22] = [
+    "pg_",
+    "information_schema",
+    "current_schema",
+    "current_database",
+    "current_catalog",
+    "current_user",
+    "current_role",
+    "session_user",
+    "current_setting",
+    "set_config",
+    "version(",
+    "has_",
+    "_description(",
+    "format_type",
+    "::reg",
+    "to_reg",
+    "quote_ident",
+    "txid_current",
+    "inet_",
+    "row_security",
+    "array_upper",
+    "array_lower",
+];
+
+impl Catalog {
+    pub fn new(platform: &Platform) -> Result<Self> {
+        const NAME: &str = "template";
+        let list = MemoryCatalogProviderList::new();
+        use datafusion::catalog::CatalogProviderList;
+        list.register_catalog(NAME.to_owned(), Arc::new(MemoryCatalogProvider::new()));
+        let state = SessionStateBuilder::new_from_existing(platform.functions()?)
+            .with_catalog_list(Arc::new(list))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        setup_pg_catalog(&context, NAME, EmptyContextProvider).map_err(|e| Error::from(*e))?;
+        let missing = || Error::new(Code::Internal, "the system catalog was not set up");
+        let fixed = context.catalog(NAME).and_then(|c| c.schema("pg_catalog")).ok_or_else(missing)?;
+        let parser = PostgresCompatibilityParser::new();
+        Ok(Self { template: context.state(), fixed, parser })
+    }
+
+    /// The statement when it is a question for this catalog.
+    pub fn question(&self, sql: &str) -> Result<Option<Statement>> {
+        if !["SELECT", "WITH", "VALUES", "TABLE"].contains(&keyword(sql).as_str()) {
+            return Ok(None);
+        }
+        let lower = sql.to_lowercase();
+        if !SIGNS.iter().any(|sign| lower.contains(sign)) {
+            return Ok(None);
+        }
+        // A text that does not parse is reported by Kaplan's own parser.
+        let Ok(statements) = self.parser.parse(sql) else { return Ok(None) };
+        let [statement @ Statement::Query(query)] = statements.as_slice() else { return Ok(None) };
+        let names = dialect::relations(query);
+        let system = |name: &String| {
+            name.contains("pg_catalog.") || name.contains("information_schema.") || name.starts_with("pg_")
+        };
+        match names.iter().find(|name| !system(name)) {
+            None => Ok(Some(statement.clone())),
+            Some(_) if !names.iter().any(system) => Ok(None),
+            Some(name) => {
+                let message = format!("{name} and system catalogs cannot be read by one statement");
+                Err(Error::new(Code::Unsupported, message).hint("read them one after the other"))
+            }
+        }
+    }
+
+    /// A session for one statement.
+    fn session(&self, platform: &Platform, identity: &Identity) -> Result<SessionState> {
+        use datafusion::catalog::CatalogProviderList;
+        let relations = Arc::new(platform.relations());
+        let catalog = MemoryCatalogProvider::new();
+        let system = PgCatalog::new(Arc::clone(&self.fixed), &relations, identity);
+        catalog.register_schema("pg_catalog", Arc::new(system))?;
+        let standard = InformationSchema::new(&relations, identity);
+        catalog.register_schema("information_schema", Arc::new(standard))?;
+        let list = MemoryCatalogProviderList::new();
+        let name = identity.database.clone();
+        list.register_catalog(name.clone(), Arc::new(catalog));
+        let config = self.template.config().clone();
+        let config = config.with_default_catalog_and_schema(name, "pg_catalog");
+        let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_config(config)
+            .with_catalog_list(Arc::new(list))
+            .build();
+        functions::register(&mut state, identity, &relations)?;
+        Ok(state)
+    }
+
+    /// Plans a question.
+    pub async fn plan(
+        &self,
+        platform: &Platform,
+        identity: &Identity,
+        question: Statement,
+    ) -> Result<(SessionState, LogicalPlan)> {
+        let state = self.session(platform, identity)?;
+        let plan = state.statement_to_plan(Planned::Statement(Box::new(question))).await?;
+        Ok((state, plan))
+    }
+
+    /// The parameters and columns of a question.
+    pub async fn describe(
+        &self,
+        platform: &Platform,
+        identity: &Identity,
+        question: Statement,
+    ) -> Result<Described> {
+        let (_, plan) = self.plan(platform, identity, question).await?;
+        let types = plan.get_parameter_types()?;
+        let number = |id: &String| id.strip_prefix('$')?.parse::<usize>().ok();
+        let last = types.keys().filter_map(number).max().unwrap_or(0);
+        let parameters = (1..=last).map(|n| types.get(&format!("${n}")).cloned().flatten());
+        let columns = Some(Arc::clone(plan.schema().inner()));
+        Ok(Described { parameters: parameters.collect(), columns })
+    }
+
+    /// Answers a question.
+    pub async fn answer(
+        &self,
+        platform: &Platform,
+        identity: &Identity,
+        question: Statement,
+    ) -> Result<RowSet> {
+        let (state, plan) = self.plan(platform, identity, question).await?;
+        let schema = Arc::clone(plan.schema().inner());
+        let context = SessionContext::new_with_state(state);
+        let batches = context.execute_logical_plan(plan).await?.collect().await?;
+        Ok(RowSet { schema, batches, lsn: Lsn::ZERO })
+    }
+}
