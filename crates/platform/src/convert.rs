@@ -33,6 +33,9 @@ impl From<DataFusionError> for Error {
             DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
                 (*inner).into()
             }
+            DataFusionError::Collection(mut errors) if !errors.is_empty() => {
+                errors.swap_remove(0).into()
+            }
             DataFusionError::Shared(inner) => Error::new(code_of(&inner), inner.strip_backtrace()),
             other => {
                 let error = Error::new(code_of(&other), first_line(&other.strip_backtrace()));

@@ -67,7 +67,8 @@ impl Platform {
     pub fn relations(&self) -> Vec<RelationInfo> {
         let definitions = Arc::clone(&self.inner.definitions.read());
         let streams = definitions.streams.values().filter_map(|def| {
-            let defaults = def.columns.iter().filter_map(|c| Some((c.name.clone(), c.default.clone()?)));
+            let defaults =
+                def.columns.iter().filter_map(|c| Some((c.name.clone(), c.default.clone()?)));
             Some(RelationInfo {
                 id: def.id.0,
                 name: def.name.clone(),
@@ -255,9 +256,7 @@ async fn insert_types(inner: &Inner, insert: &ast::Insert) -> Result<Vec<Option<
         .collect();
     let type_at = |at: usize| match listed_columns.get(at) {
         Some(name) => schema.field_with_name(name).ok().map(|f| f.data_type().clone()),
-        None if listed_columns.is_empty() => {
-            schema.fields().get(at).map(|f| f.data_type().clone())
-        }
+        None if listed_columns.is_empty() => schema.fields().get(at).map(|f| f.data_type().clone()),
         None => None,
     };
     let mut found = Types::new();

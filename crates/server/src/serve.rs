@@ -61,7 +61,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The PostgreSQL wire's certificate or key cannot be used.
-    #[error("TLS of the PostgreSQL wire: {0} (hint: postgres_tls_cert and postgres_tls_key are PEM files)")]
+    #[error(
+        "TLS of the PostgreSQL wire: {0} (hint: postgres_tls_cert and postgres_tls_key are PEM files)"
+    )]
     Tls(std::io::Error),
     /// A wire could not be set up.
     #[error("the {wire} wire cannot be set up: {source}")]

@@ -9,9 +9,13 @@
 mod batch;
 mod functions;
 mod relations;
+mod replaced;
+mod rules;
 mod tables;
 
 use crate::statements::keyword;
+use arrow::datatypes::SchemaRef;
+use arrow_pg::datatypes::into_pg_type;
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
 };
@@ -19,13 +23,14 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as Planned;
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{Expr, Statement, Value, visit_expressions};
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use kaplan_base::Lsn;
-use kaplan_platform::{Code, Described, Error, Platform, Result, RowSet};
+use kaplan_platform::{Code, Error, Platform, Result, RowSet};
 use kaplan_sql::dialect;
+use pgwire::api::Type;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tables::{InformationSchema, PgCatalog};
@@ -38,6 +43,14 @@ pub(super) struct Identity {
     pub pid: i32,
     /// The session's settings.
     pub variables: BTreeMap<String, String>,
+}
+
+/// A statement for this catalog.
+pub(super) struct Question {
+    sql: String,
+    /// The statement as `datafusion-pg-catalog` rewrites it, for what the rules here do not bring
+    /// to a form that can be planned.
+    fallback: Statement,
 }
 
 /// The parts that all connections share.
@@ -85,13 +98,14 @@ impl Catalog {
         let context = SessionContext::new_with_state(state);
         setup_pg_catalog(&context, NAME, EmptyContextProvider).map_err(|e| Error::from(*e))?;
         let missing = || Error::new(Code::Internal, "the system catalog was not set up");
-        let fixed = context.catalog(NAME).and_then(|c| c.schema("pg_catalog")).ok_or_else(missing)?;
+        let fixed =
+            context.catalog(NAME).and_then(|c| c.schema("pg_catalog")).ok_or_else(missing)?;
         let parser = PostgresCompatibilityParser::new();
         Ok(Self { template: context.state(), fixed, parser })
     }
 
     /// The statement when it is a question for this catalog.
-    pub fn question(&self, sql: &str) -> Result<Option<Statement>> {
+    pub fn question(&self, sql: &str) -> Result<Option<Question>> {
         if !["SELECT", "WITH", "VALUES", "TABLE"].contains(&keyword(sql).as_str()) {
             return Ok(None);
         }
@@ -99,15 +113,19 @@ impl Catalog {
         if !SIGNS.iter().any(|sign| lower.contains(sign)) {
             return Ok(None);
         }
+        let instead = replaced::replaced(sql);
+        let sql = instead.as_deref().unwrap_or(sql);
         // A text that does not parse is reported by Kaplan's own parser.
         let Ok(statements) = self.parser.parse(sql) else { return Ok(None) };
         let [statement @ Statement::Query(query)] = statements.as_slice() else { return Ok(None) };
         let names = dialect::relations(query);
         let system = |name: &String| {
-            name.contains("pg_catalog.") || name.contains("information_schema.") || name.starts_with("pg_")
+            name.contains("pg_catalog.")
+                || name.contains("information_schema.")
+                || name.starts_with("pg_")
         };
         match names.iter().find(|name| !system(name)) {
-            None => Ok(Some(statement.clone())),
+            None => Ok(Some(Question { sql: sql.to_owned(), fallback: statement.clone() })),
             Some(_) if !names.iter().any(system) => Ok(None),
             Some(name) => {
                 let message = format!("{name} and system catalogs cannot be read by one statement");
@@ -139,14 +157,24 @@ impl Catalog {
     }
 
     /// Plans a question.
-    pub async fn plan(
+    async fn plan(
         &self,
         platform: &Platform,
         identity: &Identity,
-        question: Statement,
+        question: Question,
     ) -> Result<(SessionState, LogicalPlan)> {
         let state = self.session(platform, identity)?;
-        let plan = state.statement_to_plan(Planned::Statement(Box::new(question))).await?;
+        let first = match rules::parse(&question.sql) {
+            Some(statement) => planned(&state, statement).await,
+            None => Err(Error::new(Code::Syntax, "the statement does not parse")),
+        };
+        let plan = match first {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::debug!(%error, sql = question.sql, "planned in the fallback's form");
+                planned(&state, question.fallback).await.map_err(|_| error)?
+            }
+        };
         Ok((state, plan))
     }
 
@@ -155,15 +183,19 @@ impl Catalog {
         &self,
         platform: &Platform,
         identity: &Identity,
-        question: Statement,
-    ) -> Result<Described> {
+        question: Question,
+    ) -> Result<(Vec<Option<Type>>, SchemaRef)> {
+        let said = cast_parameters(&question.fallback);
         let (_, plan) = self.plan(platform, identity, question).await?;
         let types = plan.get_parameter_types()?;
         let number = |id: &String| id.strip_prefix('$')?.parse::<usize>().ok();
-        let last = types.keys().filter_map(number).max().unwrap_or(0);
-        let parameters = (1..=last).map(|n| types.get(&format!("${n}")).cloned().flatten());
-        let columns = Some(Arc::clone(plan.schema().inner()));
-        Ok(Described { parameters: parameters.collect(), columns })
+        let last = types.keys().filter_map(number).chain(said.keys().copied()).max().unwrap_or(0);
+        let known = |n: usize| {
+            let planned = types.get(&format!("${n}")).cloned().flatten();
+            let said = said.get(&n).cloned();
+            said.or_else(|| planned.and_then(|t| into_pg_type(&t).ok()))
+        };
+        Ok(((1..=last).map(known).collect(), Arc::clone(plan.schema().inner())))
     }
 
     /// Answers a question.
@@ -171,7 +203,7 @@ impl Catalog {
         &self,
         platform: &Platform,
         identity: &Identity,
-        question: Statement,
+        question: Question,
     ) -> Result<RowSet> {
         let (state, plan) = self.plan(platform, identity, question).await?;
         let schema = Arc::clone(plan.schema().inner());
@@ -179,4 +211,39 @@ impl Catalog {
         let batches = context.execute_logical_plan(plan).await?.collect().await?;
         Ok(RowSet { schema, batches, lsn: Lsn::ZERO })
     }
+}
+
+/// The plan of a statement, if it can be run once its parameters are known.
+async fn planned(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+    let statement = Planned::Statement(Box::new(statement));
+    let plan = state.statement_to_plan(statement).await?;
+    if plan.get_parameter_types()?.is_empty() {
+        state.create_physical_plan(&plan).await?;
+    } else {
+        state.optimize(&plan)?;
+    }
+    Ok(plan)
+}
+
+/// The parameters whose type is a cast to object ids, which the planner takes for plain integers.
+fn cast_parameters(statement: &Statement) -> BTreeMap<usize, Type> {
+    let mut found = BTreeMap::new();
+    let _ = visit_expressions(statement, |expression| {
+        if let Expr::Cast { expr, data_type, .. } = expression
+            && let Expr::Value(value) = expr.as_ref()
+            && let Value::Placeholder(id) = &value.value
+            && let Some(number) = id.strip_prefix('$').and_then(|n| n.parse().ok())
+        {
+            let name = data_type.to_string().to_lowercase();
+            let name = name.trim_start_matches("pg_catalog.");
+            match name {
+                "oid[]" => found.insert(number, Type::OID_ARRAY),
+                "oid" => found.insert(number, Type::OID),
+                _ if name.starts_with("reg") => found.insert(number, Type::TEXT),
+                _ => None,
+            };
+        }
+        std::ops::ControlFlow::<()>::Continue(())
+    });
+    found
 }

@@ -18,7 +18,8 @@ pub(super) fn bound<S: Clone>(
 ) -> PgWireResult<String> {
     if parameters(sql) != portal.parameter_len() {
         let (has, needs) = (portal.parameter_len(), parameters(sql));
-        let what = format!("bind message supplies {has} parameters, but the statement takes {needs}");
+        let what =
+            format!("bind message supplies {has} parameters, but the statement takes {needs}");
         return Err(sqlstate::user("08P01", what));
     }
     substitute(sql, |number| {
@@ -33,7 +34,10 @@ pub(super) fn bound<S: Clone>(
             },
         };
         literal.map_err(|error| {
-            sqlstate::error(Error { message: format!("parameter ${number}: {}", error.message), ..error })
+            sqlstate::error(Error {
+                message: format!("parameter ${number}: {}", error.message),
+                ..error
+            })
         })
     })
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_pg::datatypes::into_pg_type;
 use async_trait::async_trait;
 use kaplan_base::limits::MAX_SQL_BYTES;
-use kaplan_platform::{Code, Described, Error, Platform};
+use kaplan_platform::{Code, Error, Platform};
 use pgwire::api::portal::Format;
 use pgwire::api::results::FieldInfo;
 use pgwire::api::stmt::QueryParser;
@@ -77,13 +77,21 @@ pub(super) fn without_null(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
+/// The types of a statement's parameters and the columns of its result.
+type Types = (Vec<Option<Type>>, Option<SchemaRef>);
+
 impl Parser {
-    async fn describe(&self, sql: &str, identity: &Identity) -> Result<Described, Error> {
+    async fn describe(&self, sql: &str, identity: &Identity) -> Result<Types, Error> {
         let Shared { platform, catalog } = &*self.0;
-        match catalog.question(sql)? {
-            Some(question) => catalog.describe(platform, identity, question).await,
-            None => platform.describe(sql).await,
+        if let Some(question) = catalog.question(sql)? {
+            let (parameters, columns) = catalog.describe(platform, identity, question).await?;
+            return Ok((parameters, Some(columns)));
         }
+        let described = platform.describe(sql).await?;
+        let known = |t: Option<DataType>| {
+            t.and_then(|t| into_pg_type(&t).ok()).filter(|t| *t != Type::UNKNOWN)
+        };
+        Ok((described.parameters.into_iter().map(known).collect(), described.columns))
     }
 
     /// The statement's types; where the planner cannot do with untyped parameters, those of the
@@ -93,7 +101,7 @@ impl Parser {
         sql: &str,
         given: &[Option<Type>],
         identity: &Identity,
-    ) -> Result<Described, Error> {
+    ) -> Result<Types, Error> {
         let direct = self.describe(sql, identity).await;
         let Err(error) = direct else { return direct };
         if count(sql) == 0 {
@@ -101,7 +109,7 @@ impl Parser {
         }
         let typed = parameters::typed_nulls(sql, given);
         match self.describe(&typed, identity).await {
-            Ok(described) => Ok(Described { parameters: Vec::new(), ..described }),
+            Ok((_, columns)) => Ok((Vec::new(), columns)),
             Err(_) => Err(error),
         }
     }
@@ -125,23 +133,18 @@ impl QueryParser for Parser {
         if sql.is_empty() {
             return Ok(None);
         }
-        let described = match keyword(sql).as_str() {
-            _ if session::transaction(sql).is_some() => Described::default(),
+        let (known, columns) = match keyword(sql).as_str() {
+            _ if session::transaction(sql).is_some() => Types::default(),
             "SELECT" | "WITH" | "VALUES" | "TABLE" | "INSERT" | "UPDATE" | "DELETE" => {
                 let described = self.described(sql, types, &identity(client)).await;
                 described.map_err(sqlstate::error)?
             }
-            _ => Described::default(),
+            _ => Types::default(),
         };
-        let known: Vec<Option<Type>> = described
-            .parameters
-            .iter()
-            .map(|t| t.as_ref().and_then(|t| into_pg_type(t).ok()).filter(|t| *t != Type::UNKNOWN))
-            .collect();
         Ok(Some(Prepared {
             sql: sql.to_owned(),
             types: parameters::types(sql, types, &known),
-            columns: described.columns.as_ref().map(without_null),
+            columns: columns.as_ref().map(without_null),
         }))
     }
 
@@ -149,11 +152,7 @@ impl QueryParser for Parser {
         Ok(statement.types.clone())
     }
 
-    fn get_result_schema(
-        &self,
-        _: &Prepared,
-        _: Option<&Format>,
-    ) -> PgWireResult<Vec<FieldInfo>> {
+    fn get_result_schema(&self, _: &Prepared, _: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         Ok(Vec::new())
     }
 }

@@ -106,11 +106,14 @@ pub(super) fn all(variables: &BTreeMap<String, String>) -> Vec<(String, String)>
 /// Refuses a setting whose value would change what the client reads, and is not followed here.
 pub(super) fn check(name: &str, value: &str) -> PgWireResult<()> {
     let plain = value.trim_matches('\'').to_lowercase().replace(['-', '_'], "");
-    if name.eq_ignore_ascii_case("client_encoding") && !["utf8", "unicode", "auto"].contains(&plain.as_str()) {
+    if name.eq_ignore_ascii_case("client_encoding")
+        && !["utf8", "unicode", "auto"].contains(&plain.as_str())
+    {
         let what = format!("client_encoding {value} is not supported: texts are UTF8");
         return Err(sqlstate::user("0A000", what));
     }
-    if name.eq_ignore_ascii_case("standard_conforming_strings") && plain != "on" && plain != "true" {
+    if name.eq_ignore_ascii_case("standard_conforming_strings") && plain != "on" && plain != "true"
+    {
         return Err(sqlstate::user("0A000", "standard_conforming_strings is always on"));
     }
     if name.eq_ignore_ascii_case("statement_timeout") && timeout(value).is_none() {
@@ -207,7 +210,10 @@ mod tests {
         assert_eq!(value("timezone", &variables).as_deref(), Some("UTC"));
         assert_eq!(value("jit", &variables).as_deref(), Some("off"));
         assert_eq!(value("nothing", &variables), None);
-        assert_eq!(shown("SHOW transaction isolation level").as_deref(), Some("transaction_isolation"));
+        assert_eq!(
+            shown("SHOW transaction isolation level").as_deref(),
+            Some("transaction_isolation")
+        );
         assert_eq!(shown("show TIMEZONE").as_deref(), Some("TimeZone"));
         assert_eq!(shown("SHOW STREAMS"), None);
     }
@@ -224,7 +230,8 @@ mod tests {
 
     #[test]
     fn startup_options_are_settings() {
-        let given = [("options".to_owned(), "-c statement_timeout=5s -c search_path=public".to_owned())];
+        let given =
+            [("options".to_owned(), "-c statement_timeout=5s -c search_path=public".to_owned())];
         let variables = at_startup(given.iter().map(|(a, b)| (a, b))).unwrap();
         assert_eq!(variables["statement_timeout"], "5s");
         assert_eq!(statement_timeout(&variables), Some(Duration::from_secs(5)));

@@ -51,7 +51,8 @@ pub(super) fn shown(error: PgWireError) -> PgWireError {
             let state = "57014".to_owned();
             let text = "canceling statement due to user request".to_owned();
             let mut info = ErrorInfo::new("ERROR".to_owned(), state, text);
-            info.hint = Some("a change that was under way may have happened: read first".to_owned());
+            info.hint =
+                Some("a change that was under way may have happened: read first".to_owned());
             PgWireError::UserError(Box::new(info))
         }
         // These end no connection in PostgreSQL.

@@ -7,8 +7,8 @@ use futures::Sink;
 use pgwire::api::auth::sasl::SASLAuthStartupHandler;
 use pgwire::api::auth::sasl::scram::{SCRAM_ITERATIONS, ScramAuth, gen_salted_password};
 use pgwire::api::auth::{
-    AuthSource, LoginInfo, Password, ServerParameterProvider, StartupHandler, finish_authentication,
-    protocol_negotiation, save_startup_parameters_to_metadata,
+    AuthSource, LoginInfo, Password, ServerParameterProvider, StartupHandler,
+    finish_authentication, protocol_negotiation, save_startup_parameters_to_metadata,
 };
 use pgwire::api::{
     ClientInfo, ConnectionGuard, ConnectionHandle, ConnectionManager, METADATA_USER,
@@ -55,7 +55,8 @@ impl AuthSource for Users {
             Some((salt, password)) => (salt.clone(), password.clone()),
             None => {
                 let name = login.user().unwrap_or_default();
-                let salt = self.decoy.iter().zip(name.bytes().cycle().chain([0].into_iter().cycle()));
+                let salt =
+                    self.decoy.iter().zip(name.bytes().cycle().chain([0].into_iter().cycle()));
                 let salt = salt.map(|(d, n)| d.wrapping_add(n)).collect();
                 (salt, uuid::Uuid::new_v4().into_bytes().repeat(2))
             }

@@ -18,7 +18,6 @@ pub(super) enum Value {
     Bool(bool),
     Text(String),
     Ints(Vec<i16>),
-    Texts(Vec<String>),
 }
 
 impl From<&str> for Value {
@@ -161,12 +160,10 @@ fn lists(rows: &[Row<'_>], name: &str, item: &DataType) -> ArrayRef {
         }
         return Arc::new(builder.finish());
     }
+    // Lists of texts (privileges, options) are NULL everywhere.
     let mut builder = ListBuilder::new(StringBuilder::new());
-    for row in rows {
-        match value(row) {
-            Some(Value::Texts(values)) => builder.append_value(values.into_iter().map(Some)),
-            _ => builder.append_null(),
-        }
+    for _ in rows {
+        builder.append_null();
     }
     Arc::new(builder.finish())
 }

@@ -112,7 +112,8 @@ fn described(
     function(name, DataType::Utf8, move |args, rows| {
         let numbers = args.iter().map(|a| numbers(a)).collect::<Result<Vec<_>>>()?;
         let texts = (0..rows).map(|row| {
-            let args: Vec<_> = numbers.iter().map(|a| a.is_valid(row).then(|| a.value(row))).collect();
+            let args: Vec<_> =
+                numbers.iter().map(|a| a.is_valid(row).then(|| a.value(row))).collect();
             body(&args)
         });
         Ok(Arc::new(texts.collect::<StringArray>()))
@@ -239,6 +240,14 @@ fn of_every_object() -> Vec<Function> {
         "pg_table_is_visible",
         "pg_type_is_visible",
         "pg_function_is_visible",
+        "pg_collation_is_visible",
+        "pg_conversion_is_visible",
+        "pg_ts_config_is_visible",
+        "pg_ts_dict_is_visible",
+        "pg_ts_parser_is_visible",
+        "pg_ts_template_is_visible",
+        "pg_statistics_obj_is_visible",
+        "pg_opfamily_is_visible",
         "pg_opclass_is_visible",
         "pg_operator_is_visible",
         "has_table_privilege",
@@ -268,7 +277,6 @@ fn of_every_object() -> Vec<Function> {
         "obj_description",
         "col_description",
         "shobj_description",
-        "pg_get_serial_sequence",
         "pg_get_partkeydef",
         "pg_get_statisticsobjdef",
         "pg_get_statisticsobjdef_columns",
@@ -284,6 +292,10 @@ fn of_every_object() -> Vec<Function> {
         "inet_server_addr",
         "inet_client_addr",
         "to_regtype",
+        "json_build_object",
+        "jsonb_build_object",
+        "pg_sequence_parameters",
+        "pg_get_serial_sequence",
     ];
     let zeros = [
         "pg_relation_size",

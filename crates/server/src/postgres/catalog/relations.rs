@@ -307,8 +307,7 @@ pub(super) fn index_text(relations: &[RelationInfo], wanted: i64, number: i64) -
     if number > 0 {
         return relation.primary_key.get(usize::try_from(number - 1).ok()?).cloned();
     }
-    let (name, table, key) =
-        (key_name(relation), &relation.name, relation.primary_key.join(", "));
+    let (name, table, key) = (key_name(relation), &relation.name, relation.primary_key.join(", "));
     Some(format!("CREATE UNIQUE INDEX {name} ON public.{table} USING btree ({key})"))
 }
 
@@ -371,8 +370,8 @@ pub(super) fn columns(relations: &[RelationInfo], identity: &Identity) -> Vec<Ro
             let name = sql_type_name(field.data_type());
             let array = name.ends_with("[]");
             let spelled = name.split('(').next().unwrap_or_default().to_owned();
-            let required = !view
-                && (!field.is_nullable() || relation.primary_key.contains(field.name()));
+            let required =
+                !view && (!field.is_nullable() || relation.primary_key.contains(field.name()));
             let (precision, scale) = precision(field.data_type());
             rows.push(vec![
                 ("table_catalog", (&identity.database).into()),

@@ -46,10 +46,8 @@ impl CopyIn {
             // Whether NULL may stand there is the sequencer's to say.
             fields.push(field.clone().with_nullable(true));
         }
-        let types: Vec<Type> = fields
-            .iter()
-            .map(|f| into_pg_type(f.data_type()).unwrap_or(Type::TEXT))
-            .collect();
+        let types: Vec<Type> =
+            fields.iter().map(|f| into_pg_type(f.data_type()).unwrap_or(Type::TEXT)).collect();
         let columns = names.iter().map(|_| StringBuilder::new()).collect();
         let records = Records::new(plan.options, types);
         Ok(Self {
@@ -267,7 +265,9 @@ impl Records {
         let is = |c: char| byte == u8::try_from(c).unwrap_or_default();
         let was_return = std::mem::take(&mut self.carriage_return);
         match self.state {
-            State::Quoted if self.options.escape() != self.options.quote && is(self.options.escape()) => {
+            State::Quoted
+                if self.options.escape() != self.options.quote && is(self.options.escape()) =>
+            {
                 self.state = State::Escaped;
             }
             State::Quoted if is(self.options.quote) => self.state = State::QuoteSeen,
@@ -276,7 +276,9 @@ impl Records {
                 self.field.push(byte);
                 self.state = State::Quoted;
             }
-            State::QuoteSeen if is(self.options.quote) && self.options.escape() == self.options.quote => {
+            State::QuoteSeen
+                if is(self.options.quote) && self.options.escape() == self.options.quote =>
+            {
                 self.field.push(byte);
                 self.state = State::Quoted;
             }
