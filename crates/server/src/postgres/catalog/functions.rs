@@ -110,7 +110,7 @@ fn described(
     body: impl Fn(&[Option<i64>]) -> Option<String> + Send + Sync + 'static,
 ) -> Function {
     function(name, DataType::Utf8, move |args, rows| {
-        let numbers = args.iter().map(|a| numbers(a)).collect::<Result<Vec<_>>>()?;
+        let numbers = args.iter().map(numbers).collect::<Result<Vec<_>>>()?;
         let texts = (0..rows).map(|row| {
             let args: Vec<_> =
                 numbers.iter().map(|a| a.is_valid(row).then(|| a.value(row))).collect();
