@@ -22,9 +22,10 @@ FULL_STEPS := 1000000
 
 RUN_LAW := $(CARGO) test -q -p kaplan-sql --test law --
 RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
+RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test check fmt tidy law program crash-matrix simulate soak evidence bench clean-data
+.PHONY: help setup build demo test check fmt tidy law slt slt-write slt-postgres program crash-matrix simulate soak evidence bench clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,15 @@ tidy: ## Check headers, sizes, floors and links
 law: ## The law on random views, inputs, cuts and restarts: CASES= SEED=
 	@echo "law: $(CASES) cases, SEED=$(SEED)"
 	@$(RUN_LAW) --cases $(CASES) --seed $(SEED)
+
+slt: ## The SQL logic tests of tests/slt: SEED=
+	@$(RUN_CORPUS) slt --seed $(SEED)
+
+slt-write: ## Write the list of logic tests that fail, after some have been mended
+	@$(RUN_CORPUS) slt --write
+
+slt-postgres: ## The logic tests on PostgreSQL, whose answers they expect (needs apt postgresql)
+	@scripts/slt-postgres.sh
 
 program:
 	@$(CARGO) build -q -p kaplan-cli
