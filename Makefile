@@ -25,7 +25,7 @@ RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test check fmt tidy law slt slt-write slt-postgres program crash-matrix simulate soak evidence bench clean-data
+.PHONY: help setup build demo test check fmt tidy law slt slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ slt-write: ## Write the list of logic tests that fail, after some have been mend
 slt-postgres: ## The logic tests on PostgreSQL, whose answers they expect (needs apt postgresql)
 	@scripts/slt-postgres.sh
 
+coverage: ## All queries of Nexmark and TPC-H as views; writes docs/sql-coverage.md: SEED=
+	@$(RUN_CORPUS) nexmark tpch all --write --seed $(SEED)
+
 program:
 	@$(CARGO) build -q -p kaplan-cli
 
@@ -80,10 +83,11 @@ simulate: ## The log under simulated faults (torn writes, failed fsyncs): STEPS=
 	@echo "simulate: $(STEPS) steps, SEED=$(SEED)"
 	@$(RUN_SIMULATE) --steps $(STEPS) --seed $(SEED)
 
-soak: setup program ## The three random runs at full length; records docs/evidence/*.json
+soak: setup program ## The random runs at full length and all queries; records docs/evidence/*.json
 	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)
 	@scripts/evidence.sh crash-matrix $(SEED) $(RUN_CRASH) --rounds $(FULL_ROUNDS) --seed $(SEED)
 	@scripts/evidence.sh simulate $(SEED) $(RUN_SIMULATE) --steps $(FULL_STEPS) --seed $(SEED)
+	@scripts/evidence.sh coverage $(SEED) $(RUN_CORPUS) nexmark tpch all --seed $(SEED)
 	@$(MAKE) --no-print-directory evidence
 
 evidence: ## Check that docs/evidence holds full, faultless runs

@@ -135,7 +135,9 @@ fn concat(view: &CompiledView, batches: &[RecordBatch]) -> Result<RecordBatch> {
 /// Rows in the order of the view's trace.
 pub fn rows_batch(view: &CompiledView, rows: RecordBatch) -> Result<Batch> {
     let circuit = view.circuit(Lsn::ZERO)?;
-    let trace = circuit.generations()[0].trace.clone();
+    let mut trace = circuit.generations()[0].trace.clone();
+    // A new circuit holds the row that a global aggregate has before any event; these rows replace it.
+    trace.restore(Vec::new());
     sorted(trace, Delta::insert(rows))
 }
 

@@ -169,6 +169,26 @@ async fn layers_can_be_read_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_run_of_a_global_aggregate_over_a_table_publishes_one_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut k = Running::open(dir.path()).await;
+    k.sql("CREATE TABLE t (a int PRIMARY KEY, b int)").await;
+    k.sql("INSERT INTO t VALUES (1, 10), (2, 20)").await;
+    k.sql(
+        "CREATE MATERIALIZED VIEW v WITH (architecture = 'lambda') AS
+           SELECT count(*) AS n, sum(b) AS s FROM t",
+    )
+    .await;
+    k.sql("REFRESH MATERIALIZED VIEW v").await;
+    assert_eq!(k.table("SELECT * FROM v").await, ["2|30"]);
+    k.sql("DELETE FROM t").await;
+    assert_eq!(k.table("SELECT n FROM v").await, ["0"]);
+    k.sql("REFRESH MATERIALIZED VIEW v").await;
+    assert_eq!(k.table("SELECT n FROM v").await, ["0"]);
+    k.verify("v").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_planted_corruption_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let mut k = Running::open(dir.path()).await;

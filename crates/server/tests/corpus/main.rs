@@ -13,6 +13,7 @@
     reason = "a test program: it prints its result and stops where it is wrong itself"
 )]
 
+mod coverage;
 mod site;
 mod slt;
 
@@ -95,6 +96,9 @@ fn judge() -> bool {
         let mut failed = false;
         if options.wants("slt") {
             failed |= !slt::run(&options).await;
+        }
+        if options.wants("nexmark") || options.wants("tpch") {
+            failed |= !coverage::run(&options).await;
         }
         failed
     });
