@@ -71,7 +71,7 @@ impl Options {
 }
 
 /// One query in this many runs in `cargo test`.
-const DEFAULT_SHARE: u64 = 6;
+const DEFAULT_SHARE: u64 = 3;
 
 /// The repository.
 pub fn root() -> PathBuf {
