@@ -23,6 +23,7 @@ use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::aggregates::group_values::new_group_values;
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Runtime;
@@ -52,7 +53,9 @@ impl Plan {
             let leaf = MemorySourceConfig::try_new_exec(&[vec![rows]], node.schema(), None)?;
             Ok::<_, DataFusionError>(Transformed::yes(leaf as Arc<dyn ExecutionPlan>))
         })?;
-        let out = wait_for(collect(plan.data, Arc::clone(&self.context)))??;
+        // A sort with a limit remembers from its last run which rows it need not look at.
+        let plan = reset_plan_states(plan.data)?;
+        let out = wait_for(collect(plan, Arc::clone(&self.context)))??;
         let total = out.iter().map(RecordBatch::num_rows).sum();
         let Some(first) = out.first() else {
             return Ok(RecordBatch::new_empty(SchemaRef::clone(schema)));
