@@ -5,6 +5,7 @@ mod archiver;
 mod catalog;
 mod convert;
 mod error;
+mod functions;
 mod introspect;
 mod platform;
 mod query;

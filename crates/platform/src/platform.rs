@@ -212,6 +212,7 @@ impl Platform {
             streams.set(recover::dropped(*id));
         }
         let planner = Planner::new();
+        planner.define(stored.functions.clone());
         let session = SessionContext::new_with_state(planner.session(Vec::new())?);
         let state =
             recover::state(&planner, &stored, &streams, &lake, &log, &progress, &session).await?;

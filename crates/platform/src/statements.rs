@@ -2,7 +2,7 @@
 
 use crate::platform::Inner;
 use crate::{
-    Ack, BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, catalog, query,
+    Ack, BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, catalog, functions, query,
     recover, runs, verify, views, writes,
 };
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -62,6 +62,14 @@ async fn statement(
         Statement::CreateView(create) => {
             views::create(inner, create).await?;
             done("CREATE MATERIALIZED VIEW")
+        }
+        Statement::CreateFunction { or_replace, def } => {
+            functions::create(inner, or_replace, def).await?;
+            done("CREATE FUNCTION")
+        }
+        Statement::DropFunction { if_exists, names } => {
+            functions::drop(inner, if_exists, &names).await?;
+            done("DROP FUNCTION")
         }
         Statement::Drop(names) => drop_relations(inner, names).await?,
         Statement::Insert(insert) => {

@@ -14,6 +14,8 @@ pub struct Catalog {
     pub streams: BTreeMap<String, StreamDef>,
     /// Materialized views by name.
     pub views: BTreeMap<String, ViewDef>,
+    /// Functions of SQL by name.
+    pub functions: BTreeMap<String, FunctionDef>,
     /// The next free stream id and view version; never reused.
     pub next_id: u32,
     /// The numbers of dropped streams, whose rows may still be in the log.
@@ -121,6 +123,21 @@ pub enum BatchMode {
     Full,
     /// Only what came since the last run.
     Incremental,
+}
+
+/// A function of one SQL expression.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionDef {
+    /// The name.
+    pub name: String,
+    /// The parameters: their names, where they have one, and SQL types.
+    pub params: Vec<(Option<String>, String)>,
+    /// The SQL type of the result.
+    pub returns: String,
+    /// NULL where an argument is NULL.
+    pub strict: bool,
+    /// The expression over the parameters; it calls no other function of SQL.
+    pub body: String,
 }
 
 /// A materialized view.

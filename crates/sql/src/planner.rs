@@ -3,8 +3,9 @@
 //! Views are planned down to streams (a view on a view takes in the other's query). Optimizer rules
 //! are an explicit list, so that an upgrade of DataFusion cannot change what a circuit is made of.
 
+use crate::catalog::FunctionDef;
 use crate::compile::CompiledView;
-use crate::dialect;
+use crate::dialect::{self, Functions};
 use crate::{Error, Result};
 use crate::{refused, rewrite, subqueries};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -41,7 +42,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as PlannedStatement;
 use datafusion::sql::sqlparser::ast::{ExprWithAlias, Query, Statement};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The catalog and schema that unqualified names are looked up in.
 pub const CATALOG: &str = "kaplan";
@@ -106,6 +107,8 @@ impl TableProvider for StreamTable {
 #[derive(Clone)]
 pub struct Planner {
     base: SessionState,
+    /// The functions of SQL, the same for all clones.
+    functions: Arc<RwLock<Functions>>,
 }
 
 impl Default for Planner {
@@ -139,7 +142,7 @@ impl Planner {
         let mut base = crate::functions::register(builder).build();
         let hop = Arc::new(dialect::hop_starts());
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut base, hop);
-        Self { base }
+        Self { base, functions: Arc::default() }
     }
 
     /// A session over these tables: `(schema, name, table)`; schema None is the default one.
@@ -164,9 +167,43 @@ impl Planner {
             .build())
     }
 
-    /// Plans a query over the tables of a session; windows and subqueries are spelled out.
+    /// Sets the functions of SQL that queries may call from now on.
+    pub fn define(&self, functions: Functions) {
+        *self.functions.write().unwrap_or_else(PoisonError::into_inner) = functions;
+    }
+
+    /// Whether a function of this name is built in.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        let base = &self.base;
+        base.scalar_functions().contains_key(name)
+            || base.aggregate_functions().contains_key(name)
+            || base.window_functions().contains_key(name)
+    }
+
+    /// Plans the body of a function of SQL with NULL for each argument.
+    ///
+    /// # Errors
+    /// The body does not plan, or names what is no parameter.
+    pub async fn check_function(&self, def: &FunctionDef) -> Result<()> {
+        let known = Functions::from([(def.name.clone(), def.clone())]);
+        let nulls = vec!["NULL"; def.params.len()].join(", ");
+        let name = def.name.replace('"', "\"\"");
+        let mut query = dialect::parse_query(&format!("SELECT \"{name}\"({nulls})"))?;
+        dialect::inline(query.as_mut(), &known)?;
+        let state = self.session(Vec::new())?;
+        let plan = self.plan(&state, &query).await?;
+        state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+        Ok(())
+    }
+
+    /// Plans a query over the tables of a session; windows, subqueries and functions of SQL are
+    /// spelled out.
     pub async fn plan(&self, state: &SessionState, query: &Query) -> Result<LogicalPlan> {
         let mut query = query.clone();
+        let functions =
+            self.functions.read().unwrap_or_else(PoisonError::into_inner).clone();
+        dialect::inline(&mut query, &functions)?;
         dialect::rewrite(&mut query)?;
         let statement = Statement::Query(Box::new(query));
         let statement = PlannedStatement::Statement(Box::new(statement));

@@ -10,6 +10,7 @@ mod create;
 mod cursor;
 mod digits;
 mod error;
+mod function;
 mod hop;
 mod ignored;
 mod interval;
@@ -25,6 +26,8 @@ mod view;
 mod window;
 
 pub use error::{Error, Kind, Result};
+pub(crate) use function::inline;
+pub use function::{Functions, called, closed};
 pub use hop::{HOP_STARTS, hop_starts};
 pub use relations::relations;
 pub use source::{MAX_ITEM_TOKENS, MAX_NESTING, MAX_SET_OPERATIONS};
@@ -114,6 +117,9 @@ fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
     {
         return Ok(Statement::Query(view::query(cursor)?));
     }
+    if let Some(statement) = function::statement(cursor)? {
+        return Ok(statement);
+    }
     if let Some(statement) = definition(cursor)? {
         return Ok(statement);
     }
@@ -168,7 +174,6 @@ fn create(cursor: &mut Cursor<'_>) -> Result<Statement> {
         "SOURCE",
         "SINK",
         "DATABASE",
-        "FUNCTION",
         "EXTENSION",
         "TYPE",
         "ROLE",

@@ -2,7 +2,7 @@
 //! queries are `sqlparser` trees whose windows are rewritten already ([`super::rewrite`]).
 
 use crate::catalog::{
-    Architecture, BatchMode, CheckDef, ColumnDef, StreamDef, UniqueDef, WatermarkDef,
+    Architecture, BatchMode, CheckDef, ColumnDef, FunctionDef, StreamDef, UniqueDef, WatermarkDef,
 };
 use datafusion::sql::sqlparser::ast;
 use kaplan_base::{Lsn, StreamId};
@@ -28,6 +28,20 @@ pub enum Statement {
     AlterView(AlterView),
     /// `DROP ..`.
     Drop(DropRelations),
+    /// `CREATE [OR REPLACE] FUNCTION`.
+    CreateFunction {
+        /// A known one is replaced.
+        or_replace: bool,
+        /// The function.
+        def: FunctionDef,
+    },
+    /// `DROP FUNCTION [IF EXISTS] a, b`.
+    DropFunction {
+        /// Missing ones are no error.
+        if_exists: bool,
+        /// The names.
+        names: Vec<String>,
+    },
     /// `INSERT INTO .. VALUES` or `.. SELECT`.
     Insert(Box<ast::Insert>),
     /// `UPDATE ..`: always an [`ast::Statement::Update`].

@@ -2,7 +2,7 @@
 //! Done on the syntax tree, once; doing it twice changes nothing.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Subscript, TableAlias,
     TableFactor, UnaryOperator, Value,
 };
@@ -54,6 +54,18 @@ fn not(expr: Expr, negated: bool) -> Expr {
     match negated {
         true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) },
         false => expr,
+    }
+}
+
+/// `CASE WHEN condition THEN value END`.
+pub(crate) fn when(condition: Expr, value: Expr) -> Expr {
+    let missing = datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken::empty;
+    Expr::Case {
+        case_token: missing(),
+        end_token: missing(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result: value }],
+        else_result: None,
     }
 }
 
