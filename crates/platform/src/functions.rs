@@ -70,7 +70,7 @@ pub(crate) async fn drop(inner: &Inner, if_exists: bool, names: &[String]) -> Re
                 continue;
             }
             let message = format!("there is no function {name}");
-            return Err(Error::new(Code::InvalidInput, message).hint("see CREATE FUNCTION"));
+            return Err(Error::new(Code::UnknownFunction, message));
         };
         if let Some(view) = caller(&stored, &def)? {
             return Err(in_use(name, &view));

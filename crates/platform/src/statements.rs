@@ -2,8 +2,8 @@
 
 use crate::platform::Inner;
 use crate::{
-    Ack, BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, catalog, functions, query,
-    recover, runs, verify, views, writes,
+    Ack, BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, catalog,
+    functions, query, recover, runs, verify, views, writes,
 };
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use kaplan_base::{Lsn, StreamId, limits};

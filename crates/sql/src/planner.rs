@@ -201,8 +201,7 @@ impl Planner {
     /// spelled out.
     pub async fn plan(&self, state: &SessionState, query: &Query) -> Result<LogicalPlan> {
         let mut query = query.clone();
-        let functions =
-            self.functions.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner).clone();
         dialect::inline(&mut query, &functions)?;
         dialect::rewrite(&mut query)?;
         let statement = Statement::Query(Box::new(query));

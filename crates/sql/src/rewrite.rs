@@ -20,19 +20,11 @@ use datafusion::functions::math::expr_fn::nanvl;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection,
-    TryCast, Union, Volatility, lit, when,
+    TryCast, Union, Volatility, lit,
 };
 use datafusion::scalar::ScalarValue;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// `date_trunc` by calendar fails outside of what nanoseconds reach; there it gives NULL. From 1678 ..
-const FIRST_TRUNCATED_US: i64 = -9_214_560_000_000_000;
-/// .. to 2262.
-const LAST_TRUNCATED_US: i64 = 9_214_646_400_000_000;
-
-/// The longest text that a row can ask `lpad` and `rpad` for, and the most that `repeat` repeats.
-const MAX_REPEATED: i64 = 1_000_000;
 
 /// Analyzes the plan (names, types) and brings it to the stable form.
 pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
@@ -273,7 +265,7 @@ fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         Expr::TryCast(TryCast { expr, field }) if expr.get_type(schema)?.is_temporal() => {
             Ok(Transformed::yes(try_cast(*expr, field.data_type().clone())))
         }
-        Expr::ScalarFunction(call) => total_function(call, schema),
+        Expr::ScalarFunction(call) => total_function(call),
         Expr::AggregateFunction(mut call) if ties::depends_on_order(&call) => {
             ties::order_totally(&mut call);
             Ok(Transformed::yes(Expr::AggregateFunction(call)))
@@ -338,58 +330,12 @@ fn total_operator(
 }
 
 /// The function with NULL where it fails.
-fn total_function(
-    mut call: ScalarFunction,
-    schema: &DFSchema,
-) -> Result<Transformed<Expr>, DataFusionError> {
+fn total_function(mut call: ScalarFunction) -> Result<Transformed<Expr>, DataFusionError> {
     let Some(total) = try_function(&call.func) else {
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     };
-    match call.func.name() {
-        "date_trunc" => bound_date_trunc(&mut call, schema)?,
-        "lpad" | "rpad" | "repeat" => bound_length(&mut call)?,
-        _ => {}
-    }
     call.func = Arc::new(total);
     Ok(Transformed::yes(Expr::ScalarFunction(call)))
-}
-
-/// Lengths that would take all memory are NULL; negative ones, on which padding panics, are 0.
-fn bound_length(call: &mut ScalarFunction) -> Result<(), DataFusionError> {
-    if let Some(length) = call.args.get_mut(1) {
-        let given = length.clone();
-        *length = when(given.clone().lt(lit(0_i64)), lit(0_i64))
-            .when(given.clone().lt_eq(lit(MAX_REPEATED)), given)
-            .end()?;
-    }
-    Ok(())
-}
-
-/// Times that truncating would wrap around are NULL.
-fn bound_date_trunc(call: &mut ScalarFunction, schema: &DFSchema) -> Result<(), DataFusionError> {
-    let [unit, time] = &call.args[..] else { return Ok(()) };
-    let DataType::Timestamp(TimeUnit::Microsecond, zone) = time.get_type(schema)? else {
-        return Ok(());
-    };
-    if truncates_everywhere(unit, zone.is_some()) {
-        return Ok(());
-    }
-    let at = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), zone.clone()));
-    let known = time.clone().gt_eq(at(FIRST_TRUNCATED_US));
-    let known = known.and(time.clone().lt(at(LAST_TRUNCATED_US)));
-    call.args[1] = when(known, time.clone()).end()?;
-    Ok(())
-}
-
-/// Whether `date_trunc` computes by plain arithmetic, which cannot fail.
-fn truncates_everywhere(unit: &Expr, zoned: bool) -> bool {
-    let Expr::Literal(unit, _) = unit else { return false };
-    let unit = unit.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
-    match unit.as_str() {
-        "microsecond" | "millisecond" | "second" | "minute" => true,
-        "hour" | "day" => !zoned,
-        _ => false,
-    }
 }
 
 fn fails_on_zero(data_type: &DataType) -> bool {

@@ -56,7 +56,10 @@ fn definition(create: CreateFunction) -> Result<FunctionDef> {
     let name = folded_name(&create.name);
     let sql = |l: &Ident| l.value.eq_ignore_ascii_case("sql");
     if let Some(language) = create.language.as_ref().filter(|l| !sql(l)) {
-        return Err(refused(format!("LANGUAGE {language}"), "write LANGUAGE SQL and an expression"));
+        return Err(refused(
+            format!("LANGUAGE {language}"),
+            "write LANGUAGE SQL and an expression",
+        ));
     }
     if create.temporary || create.if_not_exists || create.or_alter {
         return Err(refused("TEMPORARY or IF NOT EXISTS", "use CREATE OR REPLACE FUNCTION"));
@@ -275,13 +278,13 @@ fn expanded(def: &FunctionDef, call: &Function) -> Result<Expr> {
     if !def.strict || values.is_empty() {
         return Ok(result);
     }
-    let condition = values
-        .into_iter()
-        .map(|value| Expr::IsNotNull(Box::new(value)))
-        .reduce(|left, right| Expr::BinaryOp {
-            left: Box::new(left),
-            op: datafusion::sql::sqlparser::ast::BinaryOperator::And,
-            right: Box::new(right),
+    let condition =
+        values.into_iter().map(|value| Expr::IsNotNull(Box::new(value))).reduce(|left, right| {
+            Expr::BinaryOp {
+                left: Box::new(left),
+                op: datafusion::sql::sqlparser::ast::BinaryOperator::And,
+                right: Box::new(right),
+            }
         });
     let Some(condition) = condition else { return Ok(result) };
     Ok(crate::functions::syntax::when(condition, result))

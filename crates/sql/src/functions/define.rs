@@ -55,6 +55,9 @@ pub(super) enum Returns {
 
 pub(super) type Call = Arc<dyn Fn(&[Value]) -> Result<Value> + Send + Sync>;
 
+/// The same over whole columns, where their form allows it; None: row by row.
+pub(super) type Fast = fn(&ScalarFunctionArgs) -> Result<Option<ColumnarValue>>;
+
 /// One meaning of a function's name.
 #[derive(Clone)]
 pub(super) struct Overload {
@@ -65,6 +68,7 @@ pub(super) struct Overload {
     pub strict: bool,
     pub returns: Returns,
     pub call: Call,
+    pub fast: Option<Fast>,
 }
 
 /// A function of PostgreSQL.
@@ -81,12 +85,16 @@ pub(super) fn strict(
     call: impl Fn(&[Value]) -> Result<Value> + Send + Sync + 'static,
 ) -> Overload {
     let returns = Returns::Is(returns);
-    Overload { args, variadic: false, strict: true, returns, call: Arc::new(call) }
+    Overload { args, variadic: false, strict: true, returns, call: Arc::new(call), fast: None }
 }
 
 impl Overload {
     pub(super) fn returning(self, returns: Returns) -> Self {
         Self { returns, ..self }
+    }
+
+    pub(super) fn by_column(self, fast: Fast) -> Self {
+        Self { fast: Some(fast), ..self }
     }
 
     pub(super) fn takes_null(self) -> Self {
@@ -319,6 +327,11 @@ impl ScalarUDFImpl for Function {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
         let (overload, _) = self.choose(&types)?;
+        if let Some(fast) = overload.fast
+            && let Some(value) = fast(&args)?
+        {
+            return Ok(value);
+        }
         by_row(&args, overload.strict, &|values| (overload.call)(values))
     }
 }

@@ -2,9 +2,9 @@
 //! Done on the syntax tree, once; doing it twice changes nothing.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Subscript, TableAlias,
-    TableFactor, UnaryOperator, Value,
+    AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName,
+    Subscript, TableAlias, TableFactor, UnaryOperator, Value,
 };
 
 /// Functions that give rows, and the function of an array that they unnest.

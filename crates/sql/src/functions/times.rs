@@ -8,7 +8,11 @@ use super::calendar::{
 use super::define::{Def, Kind, Returns, def, strict};
 use super::math::decimal;
 use super::value::{Number, Span, Value};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::{Result, exec_datafusion_err, exec_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
+use std::sync::Arc;
 
 const T: Kind = Kind::Text;
 const S: Kind = Kind::Span;
@@ -43,10 +47,12 @@ pub(super) fn all() -> Vec<Def> {
             &[
                 strict(&[T, STAMP], STAMP, |v| {
                     Ok(Value::Stamp(trunc(v[0].str()?, v[1].micros()?)?))
-                }),
+                })
+                .by_column(trunc_column),
                 strict(&[T, STAMPTZ], STAMPTZ, |v| {
                     Ok(Value::Stamptz(trunc(v[0].str()?, v[1].micros()?)?))
-                }),
+                })
+                .by_column(trunc_column),
                 strict(&[T, STAMPTZ, T], STAMPTZ, |v| {
                     let zone = Zone::named(v[2].str()?)?;
                     let local = trunc(v[0].str()?, zone.local(v[1].micros()?)?)?;
@@ -328,6 +334,11 @@ pub(super) fn iso_week(days: i64) -> (i64, i64) {
 }
 
 fn trunc(unit: &str, micros: i64) -> Result<i64> {
+    trunc_to(&unit_of(unit), micros)
+}
+
+/// Cut to a unit in its singular.
+fn trunc_to(unit: &str, micros: i64) -> Result<i64> {
     let (days, rest) = split_days(micros);
     let (year, month, _) = civil_from_days(days);
     let to_year = |years: i64| {
@@ -339,7 +350,7 @@ fn trunc(unit: &str, micros: i64) -> Result<i64> {
         };
         join_days(days_from_civil(start, 1, 1), 0)
     };
-    match unit_of(unit).as_str() {
+    match unit {
         "microsecond" => Ok(micros),
         "millisecond" => Ok(micros - micros.rem_euclid(1_000)),
         "second" => Ok(micros - micros.rem_euclid(1_000_000)),
@@ -355,6 +366,18 @@ fn trunc(unit: &str, micros: i64) -> Result<i64> {
         "millennium" => to_year(1_000),
         _ => unknown_unit(unit),
     }
+}
+
+/// A column of timestamps cut to one unit.
+fn trunc_column(args: &ScalarFunctionArgs) -> Result<Option<ColumnarValue>> {
+    let [ColumnarValue::Scalar(unit), ColumnarValue::Array(times)] = &args.args[..] else {
+        return Ok(None);
+    };
+    let Some(Some(unit)) = unit.try_as_str() else { return Ok(None) };
+    let (unit, times) = (unit_of(unit), times.as_primitive::<TimestampMicrosecondType>());
+    let cut = times.try_unary::<_, TimestampMicrosecondType, _>(|at| trunc_to(&unit, at))?;
+    let cut = cut.with_data_type(times.data_type().clone());
+    Ok(Some(ColumnarValue::Array(Arc::new(cut))))
 }
 
 fn trunc_span(unit: &str, span: Span) -> Result<Span> {
