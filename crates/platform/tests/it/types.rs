@@ -49,8 +49,15 @@ async fn printed(k: &mut Running, sql: &str) -> Vec<String> {
 }
 
 async fn check(k: &mut Running, rows: i64) {
-    let one = r#"1|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{"a": {"x": [1, 2.50]}, "b": 1}|hello|ab|12:34:56.789|1 mon 2 days 03:04:05|1.5|{1,2,3}|{x,NULL,"a b"}|\x0aff|0.1|2024-01-31 10:00:00+00"#;
-    let two = r#"2|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{"a": {"x": [1, 2.50]}, "b": 1}|hi   |ab|23:59:00|-1 days|2|{4}|{}|\x616263|2|2024-01-31 10:00:00+00"#;
+    let one = concat!(
+        r#"1|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{"a": {"x": [1, 2.50]}, "b": 1}|hello|ab|"#,
+        r#"12:34:56.789|1 mon 2 days 03:04:05|1.5|{1,2,3}|{x,NULL,"a b"}|\x0aff|0.1|"#,
+        "2024-01-31 10:00:00+00"
+    );
+    let two = concat!(
+        r#"2|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{"a": {"x": [1, 2.50]}, "b": 1}|hi   |ab|"#,
+        r"23:59:00|-1 days|2|{4}|{}|\x616263|2|2024-01-31 10:00:00+00"
+    );
     let three = "3|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL|NULL";
     assert_eq!(printed(k, "SELECT * FROM s WHERE id < 4 ORDER BY id").await, [one, two, three]);
     let grouped =
