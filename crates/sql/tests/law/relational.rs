@@ -242,7 +242,7 @@ impl Grammar<'_> {
             3 => (format!("last_value({x}{order})"), class),
             _ => {
                 let n = self.column(cols, Class::Int);
-                (format!("array_length(array_agg(DISTINCT {n}))"), Class::Int)
+                (format!("cardinality(array_agg(DISTINCT {n}))"), Class::Int)
             }
         }
     }
