@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod clients;
 mod http_errors;
 mod http_reads;
 mod postgres;

@@ -5,10 +5,11 @@
 use super::{Identity, relations};
 use crate::postgres::settings;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListBuilder, StringArray,
-    StringBuilder, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, ListBuilder,
+    StringArray, StringBuilder, StructArray, new_null_array,
 };
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
@@ -180,6 +181,38 @@ fn schemas() -> Function {
     })
 }
 
+/// Each element of a list of numbers with its place, as a list of rows `(x, n)`.
+fn expandarray() -> Function {
+    let pair = Fields::from(vec![
+        Field::new("x", DataType::Int16, true),
+        Field::new("n", DataType::Int64, true),
+    ]);
+    let item = Arc::new(Field::new("item", DataType::Struct(pair.clone()), true));
+    function("_pg_expandarray", DataType::List(Arc::clone(&item)), move |args, rows| {
+        let Some(lists) = args.first().and_then(|a| a.as_list_opt::<i32>()) else {
+            return Ok(new_null_array(&DataType::List(Arc::clone(&item)), rows));
+        };
+        let lengths = (0..lists.len()).map(|row| {
+            if lists.is_null(row) { 0 } else { lists.value(row).len() }
+        });
+        let lengths: Vec<usize> = lengths.collect();
+        let values: Vec<ArrayRef> = (0..lists.len())
+            .filter(|row| lists.is_valid(*row))
+            .map(|row| lists.value(row))
+            .collect();
+        let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
+        let values = match values.is_empty() {
+            true => new_null_array(&DataType::Int16, 0),
+            false => arrow::compute::cast(&arrow::compute::concat(&values)?, &DataType::Int16)?,
+        };
+        let places = lengths.iter().flat_map(|n| 1..=i64::try_from(*n).unwrap_or(i64::MAX));
+        let places: ArrayRef = Arc::new(places.collect::<Int64Array>());
+        let pairs = StructArray::try_new(pair.clone(), vec![values, places], None)?;
+        let offsets = OffsetBuffer::from_lengths(lengths);
+        Ok(Arc::new(ListArray::try_new(Arc::clone(&item), offsets, Arc::new(pairs), None)?))
+    })
+}
+
 /// `pg_size_pretty`, as exact as clients show it.
 fn pretty(bytes: i64) -> String {
     const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
@@ -208,6 +241,7 @@ fn of_the_connection(identity: &Identity) -> Vec<Function> {
         current_setting(identity),
         set_config(),
         schemas(),
+        expandarray(),
     ]);
     functions
 }

@@ -78,7 +78,7 @@ fn name(function: &Function) -> String {
     last.map(|ident| ident.value.to_lowercase()).unwrap_or_default()
 }
 
-/// `ARRAY(SELECT ..)` and `generate_subscripts(list, 1)`.
+/// `ARRAY(SELECT ..)`, `generate_subscripts(list, 1)` and `_pg_expandarray(list)`.
 fn call(function: &mut Function) -> Option<Expr> {
     let called = name(function);
     match &mut function.args {
@@ -97,6 +97,9 @@ fn call(function: &mut Function) -> Option<Expr> {
             expression(&format!(
                 "unnest(range(1, CAST(coalesce(array_length({array}), 0) AS BIGINT) + 1))"
             ))
+        }
+        FunctionArguments::List(_) if called == "_pg_expandarray" => {
+            expression(&format!("unnest({function})"))
         }
         _ => None,
     }
