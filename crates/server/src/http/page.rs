@@ -62,6 +62,9 @@ fn page(status: &Status, now_us: i64) -> Markup {
 fn picture(status: &Status) -> Markup {
     let batch = status.views.iter().filter_map(|v| v.batch_lsn).max();
     let batch = batch.map_or("no batch view yet".to_owned(), |lsn| format!("published at {lsn}"));
+    let speed = status.views.iter().filter(|v| v.state == "running").map(|v| v.lsn).min();
+    let speed = speed.map_or("no view yet".to_owned(), |lsn| format!("follows at {lsn}"));
+    let log = format!("durable at {}, lake at {}", status.durable_lsn, status.archived_lsn);
     let title = "Events go from the log through the batch and the speed layer to serving";
     html! {
         svg.picture viewBox="0 0 860 200" role="img" aria-label=(title) {
@@ -69,9 +72,9 @@ fn picture(status: &Status) -> Markup {
                 marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
                     orient="auto" { path d="M0 0 8 4 0 8z" fill="var(--dim)" {} }
             }
-            (area(30, 65, "var(--dim)", "Log", &format!("durable at {}", status.durable_lsn)))
+            (area(30, 65, "var(--dim)", "Log", &log))
             (area(330, 20, "var(--blue)", "Batch layer", &batch))
-            (area(330, 110, "var(--teal)", "Speed layer", &format!("lake at {}", status.archived_lsn)))
+            (area(330, 110, "var(--teal)", "Speed layer", &speed))
             (area(630, 65, "var(--amber)", "Serving layer", &format!("served at {}", status.served_lsn)))
             g fill="none" stroke="var(--dim)" stroke-width="1.5" marker-end="url(#tip)" {
                 path d="M230 92 C280 92 280 55 326 55" {}

@@ -55,9 +55,12 @@ fn query(headers: &HeaderMap, body: &[u8]) -> Result<String, ApiError> {
         "application/json" => serde_json::from_slice::<Query>(body)
             .map(|q| q.query)
             .map_err(|e| wrong(format!("the body is not a JSON query: {e}")))?,
-        "" | "text/plain" | "application/sql" => std::str::from_utf8(body)
-            .map(str::to_owned)
-            .map_err(|_| wrong("the SQL is not valid UTF-8".to_owned()))?,
+        // `curl -d` without a header says that it sends a form, and sends what it was given.
+        "" | "text/plain" | "application/sql" | "application/x-www-form-urlencoded" => {
+            std::str::from_utf8(body)
+                .map(str::to_owned)
+                .map_err(|_| wrong("the SQL is not valid UTF-8".to_owned()))?
+        }
         other => {
             let what = format!("SQL cannot be read from Content-Type {other}");
             return Err(ApiError::unsupported_media_type(what)

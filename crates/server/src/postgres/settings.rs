@@ -16,14 +16,17 @@ pub(super) fn version() -> String {
 }
 
 /// Name and value of the settings that nothing changes; clients may set them.
-const FIXED: [(&str, &str); 12] = [
+const FIXED: [(&str, &str); 15] = [
     ("DateStyle", "ISO, MDY"),
     ("IntervalStyle", "postgres"),
     ("TimeZone", "UTC"),
     ("bytea_output", "hex"),
     ("client_encoding", "UTF8"),
     ("integer_datetimes", "on"),
+    ("block_size", "8192"),
+    ("max_function_args", "100"),
     ("max_identifier_length", "63"),
+    ("max_index_keys", "32"),
     ("server_encoding", "UTF8"),
     ("server_version", SERVER_VERSION),
     ("server_version_num", "160000"),

@@ -192,9 +192,8 @@ fn expandarray() -> Function {
         let Some(lists) = args.first().and_then(|a| a.as_list_opt::<i32>()) else {
             return Ok(new_null_array(&DataType::List(Arc::clone(&item)), rows));
         };
-        let lengths = (0..lists.len()).map(|row| {
-            if lists.is_null(row) { 0 } else { lists.value(row).len() }
-        });
+        let lengths =
+            (0..lists.len()).map(|row| if lists.is_null(row) { 0 } else { lists.value(row).len() });
         let lengths: Vec<usize> = lengths.collect();
         let values: Vec<ArrayRef> = (0..lists.len())
             .filter(|row| lists.is_valid(*row))

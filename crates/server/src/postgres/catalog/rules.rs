@@ -3,8 +3,9 @@
 //! place of correlated subqueries does not.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query,
-    SelectItem, SetExpr, Statement, TableFactor, Value, visit_expressions, visit_expressions_mut,
+    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    Ident, Query, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    visit_expressions, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -20,6 +21,10 @@ use std::ops::ControlFlow;
 pub(super) fn parse(sql: &str) -> Option<Statement> {
     let mut parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql).ok()?;
     let mut statement = parsed.pop().filter(|_| parsed.is_empty())?;
+    let _ = visit_expressions_mut(&mut statement, |expression| {
+        function_name(expression);
+        ControlFlow::<()>::Continue(())
+    });
     let rules: [&dyn SqlStatementRewriteRule; 11] = [
         &AliasDuplicatedProjectionRewrite,
         &ResolveUnqualifiedIdentifier,
@@ -36,11 +41,81 @@ pub(super) fn parse(sql: &str) -> Option<Statement> {
     for rule in rules {
         statement = rule.rewrite(statement);
     }
+    let _ = statement.visit(&mut Projections);
     let _ = visit_expressions_mut(&mut statement, |expression| {
         rewrite(expression);
         ControlFlow::<()>::Continue(())
     });
     Some(statement)
+}
+
+/// What cannot stand in a SELECT's list: `EXISTS`, which can be planned as a condition only, becomes
+/// a count, and a second column of the same text gets a name.
+struct Projections;
+
+/// The lists of a query's SELECTs, one or several in a UNION.
+fn lists<'a>(body: &'a mut SetExpr, into: &mut Vec<&'a mut Vec<SelectItem>>) {
+    match body {
+        SetExpr::Select(select) => into.push(&mut select.projection),
+        SetExpr::SetOperation { left, right, .. } => {
+            lists(left, into);
+            lists(right, into);
+        }
+        _ => {}
+    }
+}
+
+fn name_duplicates(list: &mut [SelectItem]) {
+    let mut seen: Vec<String> = Vec::new();
+    for item in list {
+        let text = item.to_string();
+        if let SelectItem::UnnamedExpr(column) = item
+            && seen.contains(&text)
+        {
+            let alias = Ident::with_quote('"', format!("?column?{}", seen.len() + 1));
+            *item = SelectItem::ExprWithAlias { expr: column.clone(), alias };
+        }
+        seen.push(text);
+    }
+}
+
+impl VisitorMut for Projections {
+    type Break = ();
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let mut found = Vec::new();
+        lists(query.body.as_mut(), &mut found);
+        for list in found {
+            name_duplicates(list);
+            let _ = visit_expressions_mut(list, |column| {
+                if let Some(counted) = count_of(column) {
+                    *column = counted;
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `EXISTS (..)` as a comparison of a count.
+fn count_of(column: &mut Expr) -> Option<Expr> {
+    let Expr::Exists { subquery, negated } = column else { return None };
+    let SetExpr::Select(select) = subquery.body.as_mut() else { return None };
+    select.projection = vec![SelectItem::UnnamedExpr(expression("count(*)")?)];
+    let compared = if *negated { "= 0" } else { "> 0" };
+    expression(&format!("(({subquery}) {compared})"))
+}
+
+/// `'pg_catalog.array_in'::regproc` is the name itself: the columns it is compared with hold names.
+fn function_name(expr: &mut Expr) {
+    let Expr::Cast { expr: inner, data_type, .. } = expr else { return };
+    let Expr::Value(value) = inner.as_ref() else { return };
+    let Value::SingleQuotedString(text) = &value.value else { return };
+    if data_type.to_string().to_lowercase().ends_with("regproc") {
+        let name = text.rsplit('.').next().unwrap_or_default().to_owned();
+        *expr = Expr::Value(Value::SingleQuotedString(name).into());
+    }
 }
 
 fn expression(text: &str) -> Option<Expr> {
@@ -62,6 +137,13 @@ fn rewrite(expr: &mut Expr) {
             }
             outer.and_then(|outer| expression(&format!("CASE WHEN {outer} THEN ({query}) END")))
         }
+        // A field of a row that is not a column: `(f(x)).n`.
+        Expr::CompoundFieldAccess { root, access_chain } => match access_chain.as_slice() {
+            [AccessExpr::Dot(Expr::Identifier(field))] if matches!(**root, Expr::Nested(_)) => {
+                expression(&format!("get_field({root}, '{}')", field.value))
+            }
+            _ => None,
+        },
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             escape(pattern, escape_char);
             None
@@ -241,6 +323,12 @@ mod tests {
 
     fn rewritten(sql: &str) -> String {
         parse(sql).unwrap().to_string()
+    }
+
+    #[test]
+    fn names_of_functions_are_texts() {
+        let sql = rewritten("SELECT typinput = 'pg_catalog.array_in'::regproc FROM pg_type");
+        assert!(sql.contains("typinput = 'array_in'"), "{sql}");
     }
 
     #[test]
