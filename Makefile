@@ -25,7 +25,7 @@ RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test check fmt tidy law slt slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench clean-data
+.PHONY: help setup build demo test check fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ law: ## The law on random views, inputs, cuts and restarts: CASES= SEED=
 slt: ## The SQL logic tests of tests/slt: SEED=
 	@$(RUN_CORPUS) slt --seed $(SEED)
 
+slt-all: ## The same with each of their four passes alone: SEED=
+	@$(RUN_CORPUS) slt all --seed $(SEED)
+
 slt-write: ## Write the list of logic tests that fail, after some have been mended
 	@$(RUN_CORPUS) slt --write
 
@@ -87,6 +90,7 @@ soak: setup program ## The random runs at full length and all queries; records d
 	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)
 	@scripts/evidence.sh crash-matrix $(SEED) $(RUN_CRASH) --rounds $(FULL_ROUNDS) --seed $(SEED)
 	@scripts/evidence.sh simulate $(SEED) $(RUN_SIMULATE) --steps $(FULL_STEPS) --seed $(SEED)
+	@$(MAKE) --no-print-directory slt-all SEED=$(SEED)
 	@scripts/evidence.sh coverage $(SEED) $(RUN_CORPUS) nexmark tpch all --seed $(SEED)
 	@$(MAKE) --no-print-directory evidence
 

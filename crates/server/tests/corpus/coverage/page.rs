@@ -12,8 +12,8 @@ const HEADER: &str = "\
 
 Written by `make coverage` and by nothing else; `make test` runs a share of it and fails where this
 page does not say what happened. Each query is a materialized view in both architectures: created
-before its rows (`before data`, with a batch run in the middle), created after them (`after data`),
-and over tables whose rows are all deleted and inserted again (`after delete/re-insert`). Every
+before its rows (`before data`, with a batch run and a restart in the middle), created after them
+(`after data`), and over tables whose rows are all deleted and inserted again (`after delete/re-insert`). Every
 answer is compared with the query's text on plain DataFusion over the same rows (also over none, after
 the delete), and that with DuckDB: integers, decimals, text and times exactly, doubles to 1e-9.
 

@@ -44,23 +44,41 @@ fn section(record: &Record<DefaultColumnType>) -> Option<Section> {
     }
 }
 
+/// Whether the file is about the state of one session, which no restart leaves.
+fn one_session(records: &Records) -> bool {
+    records
+        .iter()
+        .any(|r| matches!(r, Record::Comment(l) if l.iter().any(|l| l.trim() == "one session")))
+}
+
 /// One way to run a file.
 #[derive(Clone, Copy)]
 pub struct Pass {
     views_first: bool,
     /// The server is started again before the record with this number.
     restart_before: Option<usize>,
+    /// Views run as Lambda, with a batch run at every other `flush`.
+    lambda: bool,
 }
 
 impl Pass {
-    /// The passes of a file with some number of records.
-    pub fn all(records: usize, seed: u64) -> [Pass; 3] {
+    /// The passes of a file with some number of records: two that together have all there is to
+    /// try, or all four.
+    pub fn of(file: &Records, seed: u64, full: bool) -> Vec<Pass> {
+        let records = file.iter().filter_map(asks).count();
         let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 17;
         let at = 1 + mixed as usize % records.saturating_sub(1).max(1);
-        [
-            Pass { views_first: true, restart_before: None },
-            Pass { views_first: false, restart_before: None },
-            Pass { views_first: mixed & 1 == 0, restart_before: Some(at) },
+        let restart = (!one_session(file)).then_some(at);
+        let pass = Pass { views_first: true, restart_before: None, lambda: false };
+        if full {
+            let second = Pass { views_first: false, ..pass };
+            let third = Pass { views_first: mixed & 1 == 0, restart_before: restart, ..pass };
+            return vec![pass, second, third, Pass { lambda: true, ..pass }];
+        }
+        let turn = mixed & 1 == 0;
+        vec![
+            Pass { views_first: turn, lambda: true, ..pass },
+            Pass { views_first: !turn, restart_before: restart, ..pass },
         ]
     }
 
@@ -101,6 +119,7 @@ impl Pass {
         runner.with_normalizer(as_it_is);
         let (mut number, mut blocked, mut disturbed) = (0, 0, false);
         let mut missing = BTreeSet::new();
+        let mut batch = Batch::default();
         for record in self.order(records) {
             let Some((line, sql)) = asks(record) else { continue };
             if self.restart_before == Some(number) {
@@ -115,7 +134,12 @@ impl Pass {
                 blocked += 1;
                 continue;
             }
-            if let Some(mut reason) = failure(&mut runner, record).await {
+            let record = if self.lambda { as_lambda(record) } else { record.clone() };
+            let mut failed = failure(&mut runner, &record).await;
+            if self.lambda && failed.is_none() {
+                failed = batch.after(sql, &site).await;
+            }
+            if let Some(mut reason) = failed {
                 if disturbed && reason.starts_with(WRONG) {
                     FOLLOWS.clone_into(&mut reason);
                 }
@@ -132,6 +156,57 @@ impl Pass {
         site.close().await;
         blocked
     }
+}
+
+const VIEW: &str = "create materialized view ";
+
+/// The record with its view as a Lambda view.
+fn as_lambda(record: &Record<DefaultColumnType>) -> Record<DefaultColumnType> {
+    let mut record = record.clone();
+    if let Record::Statement { sql, .. } = &mut record
+        && sql.starts_with(VIEW)
+        && let Some(at) = sql.find(" as\n").or_else(|| sql.find(" as "))
+    {
+        sql.insert_str(at, " with (architecture = 'lambda')");
+    }
+    record
+}
+
+/// The Lambda views that there are, and when they had a batch run.
+#[derive(Default)]
+struct Batch {
+    views: BTreeSet<String>,
+    flushes: usize,
+}
+
+impl Batch {
+    /// Takes note of a statement that was run; every other `flush` is a batch run of all views.
+    async fn after(&mut self, sql: &str, site: &Site) -> Option<String> {
+        let words = words(sql);
+        match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["create", "materialized", "view", view, ..] => {
+                self.views.insert(view.to_owned());
+            }
+            ["drop", "materialized", "view", ..] | ["alter", ..] => {
+                self.views.retain(|view| !words.contains(view));
+            }
+            ["flush"] => {
+                self.flushes += 1;
+                if self.flushes % 2 == 1 && !self.views.is_empty() {
+                    return refresh(&self.views, site).await;
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+async fn refresh(views: &BTreeSet<String>, site: &Site) -> Option<String> {
+    let names: Vec<&str> = views.iter().map(String::as_str).collect();
+    let sql = format!("REFRESH MATERIALIZED VIEW {}", names.join(", "));
+    let run = site.platform.execute(&mut kaplan_platform::Session::default(), &sql).await;
+    run.err().map(|e| format!("{WRONG}: a batch run: {}", e.message))
 }
 
 /// The words of a statement, in lower case.
