@@ -134,6 +134,33 @@ async fn every_type_is_a_column() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn composites_are_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut k = Running::open(dir.path()).await;
+    k.sql(
+        "CREATE STREAM s (id bigint, p struct<x int, y text[], t time>);
+         INSERT INTO s VALUES (1, '(7,\"{a,b}\",12:30)'), (2, '(8,,)'), (3, NULL);
+         INSERT INTO s VALUES (4, ROW(7, ARRAY['a','b'], TIME '12:30'))",
+    )
+    .await;
+    let view = "SELECT (p).x AS x, p, count(*) AS n FROM s GROUP BY 1, 2";
+    k.sql(&format!("CREATE MATERIALIZED VIEW v WITH (architecture = 'lambda') AS {view}")).await;
+    for _ in 0..2 {
+        assert_eq!(k.verify("v").await, 3);
+        assert_eq!(
+            printed(&mut k, "SELECT x, p, n FROM v ORDER BY x").await,
+            ["7|(7,\"{a,b}\",12:30:00)|2", "8|(8,,)|1", "NULL|NULL|1"]
+        );
+        k.sql("REFRESH MATERIALIZED VIEW v FULL").await;
+    }
+    k.platform.close().await.unwrap();
+    drop(k);
+    let mut k = Running::open(dir.path()).await;
+    assert_eq!(k.verify("v").await, 3);
+    assert_eq!(printed(&mut k, "SELECT p FROM s WHERE (p).x = 8").await, ["(8,,)"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn values_that_a_type_does_not_have_are_refused_by_row() {
     let dir = tempfile::tempdir().unwrap();
     let mut k = Running::open(dir.path()).await;

@@ -5,6 +5,7 @@
 use super::error::{Error, Kind, Result};
 use super::source::{DIALECT, Source, is_word};
 use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use kaplan_base::limits::MAX_NAME_BYTES;
@@ -161,7 +162,33 @@ impl<'a> Cursor<'a> {
 
     /// A type.
     pub(super) fn data_type(&mut self) -> Result<DataType> {
+        if self.is("STRUCT") && self.parser.peek_nth_token_ref(1).token == Token::Lt {
+            return self.structure();
+        }
         self.piece(Parser::parse_data_type)
+    }
+
+    /// `STRUCT<name type, ..>`, which is not of PostgreSQL's grammar.
+    fn structure(&mut self) -> Result<DataType> {
+        let (first, mut depth) = (self.mark(), 0_usize);
+        self.skip();
+        loop {
+            match self.peek() {
+                Token::Lt => depth += 1,
+                Token::Gt => depth = depth.saturating_sub(1),
+                Token::ShiftRight => depth = depth.saturating_sub(2),
+                Token::EOF | Token::SemiColon => return Err(self.expected(">")),
+                _ => {}
+            }
+            self.skip();
+            if depth == 0 {
+                break;
+            }
+        }
+        let (text, at) = (self.text_from(first).to_owned(), self.location());
+        let parsed = Parser::new(&GenericDialect {}).try_with_sql(&text);
+        let parsed = parsed.and_then(|mut parser| parser.parse_data_type());
+        parsed.map_err(|e| Error::from(e).at(at.line, at.column))
     }
 
     /// An expression.

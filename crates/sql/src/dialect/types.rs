@@ -310,6 +310,7 @@ mod tests {
             "int[]",
             "varchar(5)[]",
             "float(10)",
+            "struct<a int, \"B c\" text[], d struct<e varchar(3)>>",
         ] {
             let first = column_field("c", name, true).unwrap_or_else(|e| panic!("{name}: {e}"));
             let spelled = sql_type_of(&first);

@@ -63,9 +63,15 @@ pub(super) fn all() -> Vec<Def> {
         ),
         def(
             "array_length",
-            &[strict(&[L, I], I4, |v| {
-                Ok(extent(&v[0], v[1].int()?).map_or(Value::Null, |n| Value::Int(n as i64)))
-            })],
+            &[
+                strict(&[L, I], I4, |v| {
+                    Ok(extent(&v[0], v[1].int()?).map_or(Value::Null, |n| Value::Int(n as i64)))
+                }),
+                // RisingWave's: of the first dimension.
+                strict(&[L], I4, |v| {
+                    Ok(extent(&v[0], 1).map_or(Value::Null, |n| Value::Int(n as i64)))
+                }),
+            ],
         ),
         def(
             "array_upper",

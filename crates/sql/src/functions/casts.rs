@@ -156,6 +156,11 @@ pub(super) fn convert(value: &Value, to: &Field) -> Result<Value> {
             let at = value.micros()?;
             if zone.is_some() { Value::Stamptz(at) } else { Value::Stamp(at) }
         }
+        (Value::Bool(_), DataType::Boolean)
+        | (Value::Bytes(_), DataType::Binary)
+        | (Value::Date(_), DataType::Date32)
+        | (Value::Time(_), DataType::Time64(_))
+        | (Value::Span(_), DataType::Interval(_)) => value.clone(),
         (Value::Time(micros), DataType::Interval(_)) => {
             Value::Span(Span { micros: *micros, ..Span::default() })
         }

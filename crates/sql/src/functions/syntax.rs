@@ -192,11 +192,12 @@ fn backslashed(pattern: &Expr, escape: &Value) -> Option<Expr> {
     Some(text(&out))
 }
 
-/// Slices with both bounds.
+/// Slices with both bounds, and fields by the text of their names.
 fn bounded(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
     let open = |access: &AccessExpr| {
         matches!(access, AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. })
             if lower_bound.is_none() || upper_bound.is_none())
+            || matches!(access, AccessExpr::Dot(Expr::Identifier(_)))
     };
     if !chain.iter().any(open) {
         return None;
@@ -211,6 +212,12 @@ fn bounded(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
                     upper_bound: Some(upper_bound.clone().unwrap_or_else(|| bound(i64::MAX))),
                     stride: stride.clone(),
                 })
+            }
+            AccessExpr::Dot(Expr::Identifier(name)) => {
+                AccessExpr::Dot(text(&match name.quote_style {
+                    Some(_) => name.value.clone(),
+                    None => name.value.to_lowercase(),
+                }))
             }
             other => other.clone(),
         })
