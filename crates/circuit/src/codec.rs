@@ -3,8 +3,11 @@
 //! A log payload is one Arrow IPC record batch message without its schema, which the catalog knows:
 //!
 //! ```text
-//! u8 format = 1 │ u8 weighted │ u16 0 │ u32 LE message length │ message │ body
+//! u8 format = 1 │ u8 weighted │ u16 LE columns │ u32 LE message length │ message │ body
 //! ```
+//!
+//! The number of columns tells rows that were written before columns were added to the stream: they
+//! have NULL in these. 0 means all.
 //!
 //! A stored trace batch is an Arrow IPC file with the columns of the rows, then `_weight` (absent
 //! when all weights are 1) and a CRC32C of all that precedes it as the last four bytes. Hashes are
@@ -14,9 +17,9 @@ use crate::delta::{WEIGHT_COLUMN, weighted_schema};
 use crate::key::{Keyer, hash_fingerprint};
 use crate::trace::sort;
 use crate::{Batch, Delta, Error, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, new_null_array};
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::reader::{FileReader, read_record_batch};
 use arrow::ipc::writer::{
     DictionaryTracker, FileWriter, IpcDataGenerator, IpcWriteContext, IpcWriteOptions,
@@ -24,6 +27,7 @@ use arrow::ipc::writer::{
 use arrow::ipc::{MetadataVersion, root_as_message};
 use std::collections::HashMap;
 use std::io::Cursor;
+use std::sync::Arc;
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 8;
@@ -56,14 +60,17 @@ pub fn encode_delta(delta: &Delta) -> Result<Vec<u8>> {
     let length = u32::try_from(encoded.ipc_message.len()).map_err(|_| damaged("message size"))?;
     let mut bytes =
         Vec::with_capacity(HEADER + encoded.ipc_message.len() + encoded.arrow_data.len());
-    bytes.extend_from_slice(&[FORMAT, u8::from(weighted), 0, 0]);
+    let columns = u16::try_from(delta.rows.num_columns()).map_err(|_| damaged("column count"))?;
+    bytes.extend_from_slice(&[FORMAT, u8::from(weighted)]);
+    bytes.extend_from_slice(&columns.to_le_bytes());
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&encoded.ipc_message);
     bytes.extend_from_slice(&encoded.arrow_data);
     Ok(bytes)
 }
 
-/// Decodes a log payload into rows of `schema` (the stream's columns, without weights).
+/// Decodes a log payload into rows of `schema` (the stream's columns, without weights). Columns that
+/// the payload does not have, because they were added to the stream later, are NULL.
 pub fn decode_delta(schema: &SchemaRef, payload: &[u8]) -> Result<Delta> {
     let header = payload.get(..HEADER).ok_or_else(|| damaged("payload is too short"))?;
     if header[0] != FORMAT || header[1] > 1 {
@@ -78,10 +85,31 @@ pub fn decode_delta(schema: &SchemaRef, payload: &[u8]) -> Result<Delta> {
     let message = root_as_message(message).map_err(|e| damaged(e.to_string()))?;
     let batch =
         message.header_as_record_batch().ok_or_else(|| damaged("payload holds no record batch"))?;
-    let full = if weighted { weighted_schema(schema) } else { SchemaRef::clone(schema) };
+    let columns = match u16::from_le_bytes([header[2], header[3]]) {
+        0 => schema.fields().len(),
+        columns => usize::from(columns),
+    };
+    let written = schema.fields().get(..columns).ok_or_else(|| {
+        damaged(format!("payload has {columns} columns, the stream {}", schema.fields().len()))
+    })?;
+    let written = Arc::new(Schema::new(written.to_vec()));
+    let full = if weighted { weighted_schema(&written) } else { written };
     let none = HashMap::new();
     let rows = read_record_batch(&body, batch, full, &none, None, &MetadataVersion::V5)?;
-    if weighted { Delta::from_weighted_batch(&rows) } else { Ok(Delta::insert(rows)) }
+    let delta = if weighted { Delta::from_weighted_batch(&rows)? } else { Delta::insert(rows) };
+    widened(schema, delta)
+}
+
+/// Rows with the first columns of a schema, with NULL in the others.
+fn widened(schema: &SchemaRef, delta: Delta) -> Result<Delta> {
+    let added = schema.fields().get(delta.rows.num_columns()..).unwrap_or_default();
+    if added.is_empty() {
+        return Ok(delta);
+    }
+    let mut columns = delta.rows.columns().to_vec();
+    columns.extend(added.iter().map(|f| new_null_array(f.data_type(), delta.len())));
+    let rows = RecordBatch::try_new(SchemaRef::clone(schema), columns)?;
+    Ok(Delta { rows, ..delta })
 }
 
 /// Encodes a batch of a trace as a file.
@@ -120,5 +148,43 @@ pub fn decode_batch(id: u64, bytes: &[u8], key: Option<&Keyer>) -> Result<Batch>
             Ok(Batch::restored(id, sorted.hashes, sorted.delta))
         }
         None => Ok(Batch::restored(id, Vec::new(), delta)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::{DataType, Field};
+
+    fn schema(columns: usize) -> SchemaRef {
+        let field = |n: usize| Field::new(format!("c{n}"), DataType::Int64, true);
+        Arc::new(Schema::new((0..columns).map(field).collect::<Vec<_>>()))
+    }
+
+    fn rows(columns: usize) -> RecordBatch {
+        let column = |n: usize| Arc::new(Int64Array::from(vec![n as i64, 7])) as ArrayRef;
+        RecordBatch::try_new(schema(columns), (0..columns).map(column).collect()).unwrap()
+    }
+
+    #[test]
+    fn columns_added_later_are_null() {
+        let weights = Int64Array::from(vec![1, -2]);
+        for delta in [Delta::insert(rows(2)), Delta::weighted(rows(2), weights)] {
+            let bytes = encode_delta(&delta).unwrap();
+            let read = decode_delta(&schema(4), &bytes).unwrap();
+            assert_eq!(read.rows.schema(), schema(4));
+            assert_eq!(read.rows.project(&[0, 1]).unwrap(), delta.rows);
+            assert!((2..4).all(|c| read.rows.column(c).null_count() == 2));
+            assert_eq!((read.weight(0), read.weight(1)), (delta.weight(0), delta.weight(1)));
+            assert!(decode_delta(&schema(1), &bytes).is_err(), "columns are never dropped");
+        }
+    }
+
+    #[test]
+    fn payloads_without_a_count_have_all_columns() {
+        let mut bytes = encode_delta(&Delta::insert(rows(2))).unwrap();
+        bytes[2..4].copy_from_slice(&[0, 0]);
+        assert_eq!(decode_delta(&schema(2), &bytes).unwrap().rows, rows(2));
     }
 }

@@ -173,7 +173,7 @@ impl Shell {
                     .map_err(|_| anyhow::anyhow!("\\format takes table, json or csv"))?;
             }
             ("\\d", None) => {
-                for sql in ["SHOW STREAMS", "SHOW TABLES", "SHOW VIEWS"] {
+                for sql in ["SHOW TABLES", "SHOW VIEWS"] {
                     self.statement(sql).await?;
                 }
             }

@@ -140,6 +140,18 @@ impl Lake {
         self.open_table(spec).await.map(drop)
     }
 
+    /// Gives the stream's table the columns of `spec` that it does not have, NULL in every row. Does
+    /// nothing to those that it has.
+    ///
+    /// # Errors
+    /// As [`Lake::create`] has them; a column that takes no NULL is refused by Delta.
+    pub async fn add_columns(&self, spec: &TableSpec) -> Result<(), Error> {
+        let mut before = spec.clone();
+        before.schema = Arc::new(arrow::datatypes::Schema::empty());
+        self.open_table(&before).await?.add_columns(schema::delta_columns(spec)?).await?;
+        self.open_table(spec).await.map(drop)
+    }
+
     /// Deletes the stream's table with all its rows; does nothing if it is not there, or if the
     /// directory is by now another stream's. An interrupted deletion is completed by the next
     /// call, or by the creation of a table of that name.

@@ -18,7 +18,7 @@ use datafusion::prelude::SessionContext;
 use deltalake::kernel::transaction::{
     CommitBuilder, CommitConflictError, CommitProperties, TransactionError,
 };
-use deltalake::kernel::{Action, Transaction};
+use deltalake::kernel::{Action, StructField, Transaction};
 use deltalake::logstore::LogStoreRef;
 use deltalake::operations::vacuum::VacuumMode;
 use deltalake::protocol::{DeltaOperation, SaveMode};
@@ -183,6 +183,23 @@ impl Table {
             }
             Err(other) => Err(Error::delta(&self.name, "commit")(other)),
         }
+    }
+
+    /// See [`crate::Lake::add_columns`]. Appends and compactions of this process wait.
+    pub(crate) async fn add_columns(&self, columns: Vec<StructField>) -> Result<(), Error> {
+        let _compactions = self.compacting.lock().await;
+        let _appends = self.appending.lock().await;
+        let mut table = DeltaTable::new(self.log_store.clone());
+        table.state = Some(self.refresh().await?.state.clone());
+        let stored = self.loaded().state.snapshot().arrow_schema();
+        let missing = columns.into_iter().filter(|c| stored.field_with_name(c.name()).is_err());
+        let missing: Vec<StructField> = missing.collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let added = table.add_columns().with_fields(missing).await;
+        added.map_err(Error::delta(&self.name, "adding columns"))?;
+        self.refresh().await.map(drop)
     }
 
     fn fenced_at(&self, archived: Lsn) -> Error {

@@ -15,8 +15,18 @@ pub enum Code {
     UnknownColumn,
     /// No such function. 42883, 400.
     UnknownFunction,
+    /// No such object of another kind, such as an index. 42704, 404.
+    UnknownObject,
+    /// No such schema. 3F000, 404.
+    UnknownSchema,
+    /// It is there, but is of another kind, such as a view where a table must be. 42809, 400.
+    WrongObject,
     /// The name is taken. 42P07, 409.
     DuplicateRelation,
+    /// The schema is there already. 42P06, 409.
+    DuplicateSchema,
+    /// The column is there already, or is named twice. 42701, 409.
+    DuplicateColumn,
     /// Something depends on it, or it depends on itself. 2BP01, 409.
     Dependency,
     /// A construct that cannot be maintained, or is not there yet. 0A000, 400.
@@ -25,8 +35,14 @@ pub enum Code {
     InvalidValue,
     /// A division by zero. 22012, 400.
     DivisionByZero,
-    /// A `CHECK`, `NOT NULL` or key rule was broken. 23514, 422.
+    /// A `CHECK` was broken. 23514, 422.
     ConstraintViolation,
+    /// A NULL where none may be. 23502, 422.
+    NotNullViolation,
+    /// Two rows with one key. 23505, 409.
+    UniqueViolation,
+    /// Other writes changed the same rows all the time. 40001, 409.
+    Conflict,
     /// Other bad input. 22023, 400.
     InvalidInput,
     /// The input exceeds a limit. 54000, 413.
@@ -103,7 +119,7 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self.code {
-            Code::Overloaded | Code::Unavailable | Code::NotReady => Remedy::Retry,
+            Code::Overloaded | Code::Unavailable | Code::NotReady | Code::Conflict => Remedy::Retry,
             Code::DiskFull => Remedy::Reopen,
             Code::Corrupted | Code::Internal => Remedy::Report,
             _ => Remedy::FixInput,

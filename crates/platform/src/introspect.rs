@@ -3,17 +3,16 @@
 //! takes a snapshot, waits for a commit or reads a row.
 
 use crate::platform::Inner;
-use crate::{Ack, Code, Error, Platform, Result, writes};
+use crate::{Ack, Platform, Result, Session, changes, columns, names, rows, writes};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{self, SetExpr, TableObject, Value};
-use kaplan_sql::StreamTable;
 use kaplan_sql::catalog::Architecture;
 use kaplan_sql::dialect::{self, Statement};
+use kaplan_sql::planner;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,7 +23,7 @@ pub enum RelationKind {
     Stream,
     /// A table.
     Table,
-    /// A materialized view.
+    /// A plain or materialized view.
     View,
 }
 
@@ -81,6 +80,19 @@ impl Platform {
                 lambda: false,
             })
         });
+        let plain = definitions.plain_views.values().filter_map(|def| {
+            Some(RelationInfo {
+                id: def.id,
+                name: def.name.clone(),
+                kind: RelationKind::View,
+                schema: dialect::schema_of_columns(&def.name, &def.output).ok()?,
+                defaults: BTreeMap::new(),
+                primary_key: Vec::new(),
+                checks: Vec::new(),
+                query: Some(def.query.clone()),
+                lambda: false,
+            })
+        });
         let views = self.inner.views.read();
         let views = views.values().map(|view| RelationInfo {
             id: view.def.version,
@@ -93,7 +105,7 @@ impl Platform {
             query: Some(view.def.query.clone()),
             lambda: view.def.architecture == Architecture::Lambda,
         });
-        streams.chain(views).collect()
+        streams.chain(plain).chain(views).collect()
     }
 
     /// A session with the functions that queries have, and no tables.
@@ -109,15 +121,22 @@ impl Platform {
         let inner = &self.inner;
         match parsed.statement {
             Statement::Query(query) => {
-                let plan = plan(inner, &query).await?;
-                let columns = SchemaRef::clone(plan.schema().inner());
+                let (named, repeated) = columns::distinct(&query);
+                let plan = plan(inner, &named).await?;
+                let columns = repeated.restore(plan.schema().inner());
                 Ok(Described { parameters: listed(&types(&plan)?), columns: Some(columns) })
             }
             Statement::Insert(insert) => {
-                Ok(Described { parameters: insert_types(inner, &insert).await?, columns: None })
+                let session = everywhere(inner);
+                let returned = changes::returned_by_insert(inner, &session, &insert).await?;
+                let columns = returned.map(|rows| rows.schema);
+                Ok(Described { parameters: insert_types(inner, &insert).await?, columns })
             }
             Statement::Delete(delete) | Statement::Update(delete) => {
-                Ok(Described { parameters: change_types(inner, &delete).await?, columns: None })
+                let session = everywhere(inner);
+                let returned = changes::returned_by_change(inner, &session, &delete).await?;
+                let columns = returned.map(|rows| rows.schema);
+                Ok(Described { parameters: change_types(inner, &delete).await?, columns })
             }
             _ => Ok(Described::default()),
         }
@@ -133,10 +152,10 @@ impl Platform {
         rows: &RecordBatch,
         first: u64,
     ) -> Result<Ack> {
-        let def = self.inner.stream(stream)?;
-        let schema = dialect::schema_of(&def)?;
-        let rows = writes::fit(&def, &schema, columns, rows, first)?;
-        self.append(stream, vec![rows], None).await.map_err(|e| match e.row {
+        let inner = &self.inner;
+        let def = inner.stream(&inner.resolve(&everywhere(inner), stream))?;
+        let rows = rows::complete(inner, &def, columns, rows, first).await?;
+        writes::submit(inner, &def, vec![rows], writes::kind(&def)).await.map_err(|e| match e.row {
             // The sequencer counts within the commit.
             Some(row) => e.row(first + row.saturating_sub(1)),
             None => e,
@@ -144,34 +163,23 @@ impl Platform {
     }
 }
 
-/// Plans a query over the relations' columns, without their rows.
-async fn plan(inner: &Inner, query: &ast::Query) -> Result<LogicalPlan> {
-    let mut tables = Vec::new();
-    for name in dialect::relations(query) {
-        let (schema, plain) = match name.split_once('.') {
-            Some((schema, plain)) => (Some(schema.to_owned()), plain),
-            None => (None, name.as_str()),
-        };
-        let columns = columns_of(inner, plain)?;
-        let table = StreamTable { name: plain.to_owned(), schema: columns, append_only: true };
-        tables.push((schema, plain.to_owned(), Arc::new(table) as Arc<dyn TableProvider>));
-    }
-    let state = inner.planner.session(tables)?;
-    Ok(inner.planner.plan(&state, query).await?)
+/// A session that finds names in every schema: to say what types a statement has, before the
+/// session that runs it is known.
+fn everywhere(inner: &Inner) -> Session {
+    let schemas = inner.definitions.read().schemas.iter().cloned().collect::<Vec<_>>();
+    let path = std::iter::once("public".to_owned()).chain(schemas).collect::<Vec<_>>();
+    let mut session = Session::default();
+    session.variables.insert("search_path".to_owned(), path.join(", "));
+    session
 }
 
-fn columns_of(inner: &Inner, name: &str) -> Result<SchemaRef> {
-    if let Some(view) = inner.views.read().get(name) {
-        return Ok(SchemaRef::clone(&view.compiled.schema));
-    }
-    match inner.stream(name) {
-        Ok(def) => Ok(dialect::schema_of(&def)?),
-        Err(error) => {
-            let message = format!("there is no stream, table or view {name}");
-            let hint = error.hint;
-            Err(Error { hint, ..Error::new(Code::UnknownRelation, message) })
-        }
-    }
+/// Plans a query over the relations' columns, without their rows.
+async fn plan(inner: &Inner, query: &ast::Query) -> Result<LogicalPlan> {
+    let catalog = Arc::clone(&inner.definitions.read());
+    let bound = names::bind(&catalog, &everywhere(inner), &dialect::relations(query))?;
+    let relations = inner.relations(&catalog, &bound).await?;
+    let state = inner.planner.session(relations.iter().map(planner::table_of).collect())?;
+    Ok(inner.planner.plan(&state, query).await?)
 }
 
 type Types = BTreeMap<usize, Option<DataType>>;
@@ -243,20 +251,19 @@ fn parameter(expression: &ast::Expr) -> Option<usize> {
 /// Parameters of `VALUES` have the types of the columns that they stand for.
 async fn insert_types(inner: &Inner, insert: &ast::Insert) -> Result<Vec<Option<DataType>>> {
     let TableObject::TableName(name) = &insert.table else { return Ok(Vec::new()) };
-    let folded = |i: &ast::Ident| match i.quote_style {
-        Some(_) => i.value.clone(),
-        None => i.value.to_lowercase(),
-    };
-    let name = name.0.last().and_then(|p| p.as_ident()).map(folded).unwrap_or_default();
-    let schema = dialect::schema_of(&inner.stream(&name)?)?;
+    let def = writes::target(inner, &everywhere(inner), name)?;
+    let schema = dialect::schema_of(&def)?;
     let listed_columns: Vec<String> = insert
         .columns
         .iter()
-        .filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(folded))
+        .filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(writes::fold))
         .collect();
-    let type_at = |at: usize| match listed_columns.get(at) {
-        Some(name) => schema.field_with_name(name).ok().map(|f| f.data_type().clone()),
-        None if listed_columns.is_empty() => schema.fields().get(at).map(|f| f.data_type().clone()),
+    let type_of = |name: &str| schema.field_with_name(name).ok().map(|f| f.data_type().clone());
+    let type_at = |at: usize, width: usize| match listed_columns.get(at) {
+        Some(name) => type_of(name),
+        None if listed_columns.is_empty() => {
+            rows::positional(&def, width).get(at).and_then(|name| type_of(name))
+        }
         None => None,
     };
     let mut found = Types::new();
@@ -266,7 +273,7 @@ async fn insert_types(inner: &Inner, insert: &ast::Insert) -> Result<Vec<Option<
             for row in &values.rows {
                 for (at, value) in row.content.iter().enumerate() {
                     if let Some(n) = parameter(value) {
-                        found.insert(n, type_at(at));
+                        found.insert(n, type_at(at, row.content.len()));
                     }
                 }
             }
@@ -278,7 +285,7 @@ async fn insert_types(inner: &Inner, insert: &ast::Insert) -> Result<Vec<Option<
                 | ast::SelectItem::ExprWithAlias { expr: e, .. } = item
                     && let Some(n) = parameter(e)
                 {
-                    found.insert(n, type_at(at));
+                    found.insert(n, type_at(at, select.projection.len()));
                 }
             }
             for (n, data_type) in types(&plan(inner, source).await?)? {
@@ -324,16 +331,15 @@ async fn change_types(inner: &Inner, statement: &ast::Statement) -> Result<Vec<O
             (tables.first(), delete.selection.as_ref())
         }
         ast::Statement::Update(update) => {
-            if let ast::TableFactor::Table { name, .. } = &update.table.relation
-                && let Some(name) = name.0.last().and_then(|p| p.as_ident())
-            {
-                let schema = columns_of(inner, &name.value.to_lowercase())?;
+            if let ast::TableFactor::Table { name, .. } = &update.table.relation {
+                let def = writes::target(inner, &everywhere(inner), name)?;
+                let schema = dialect::schema_of(&def)?;
                 for set in &update.assignments {
                     if let (Some(n), ast::AssignmentTarget::ColumnName(column)) =
                         (parameter(&set.value), &set.target)
                         && let Some(column) = column.0.last().and_then(|p| p.as_ident())
                     {
-                        let field = schema.field_with_name(&column.value.to_lowercase()).ok();
+                        let field = schema.field_with_name(&writes::fold(column)).ok();
                         found.insert(n, field.map(|f| f.data_type().clone()));
                     }
                 }

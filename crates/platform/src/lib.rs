@@ -1,18 +1,25 @@
 //! Kaplan as a library: opens log, lake, layers and catalog, and answers what the wires ask.
 
+mod alter;
 mod api;
 mod archiver;
 mod catalog;
+mod changes;
+mod columns;
 mod convert;
+mod definitions;
 mod error;
 mod functions;
 mod introspect;
+mod names;
 mod platform;
 mod query;
 mod recover;
+mod rows;
 mod runs;
 mod sequencer;
 mod settings;
+mod show;
 mod statements;
 mod status;
 mod verify;

@@ -7,7 +7,7 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, Outcome, Producer, Result, RowSet, Session, Settings,
-    Status, ViewRead, catalog, recover, runs, statements, status, views,
+    Status, ViewRead, catalog, recover, rows, runs, statements, status, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -148,8 +148,9 @@ impl Inner {
         let error =
             Error::new(Code::UnknownRelation, format!("there is no stream or table {name}"));
         let error = error.stream(name);
-        if definitions.views.contains_key(name) {
-            return Err(error.hint(format!("{name} is a view; write to the streams it reads")));
+        if crate::names::find(&definitions, name).is_some() {
+            return Err(Error { code: Code::WrongObject, ..error }
+                .hint(format!("{name} is a view; write to the streams it reads")));
         }
         Err(match closest(name, definitions.streams.keys()) {
             Some(known) => error.hint(format!("did you mean {known}?")),
@@ -181,6 +182,15 @@ fn open_log(dir: &Path, progress: &Progress) -> Result<LocalLog> {
         first_lsn: recover::first_lsn(progress),
         ..Options::default()
     };
+    let empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+    if empty && progress.archived_through > Lsn::ZERO {
+        tracing::error!(
+            directory = %dir.display(),
+            archived_through = progress.archived_through.0,
+            "the log is gone: Kaplan goes on from the lake, and commits that were acknowledged and \
+             not archived yet are lost; if that directory was moved, stop now and bring it back"
+        );
+    }
     let log = LocalLog::open(dir, options)?;
     if log.start() > progress.archived_through.next() {
         let message = format!(
@@ -299,10 +309,15 @@ impl Platform {
         statements::execute(&self.inner, session, sql).await
     }
 
+    /// The columns of `RETURNING` of an `INSERT`, `UPDATE` or `DELETE`, without running it; None of
+    /// any other text.
+    pub async fn returned(&self, session: &Session, sql: &str) -> Result<Option<SchemaRef>> {
+        statements::returned(&self.inner, session, sql).await
+    }
+
     /// The columns of a stream or table, as writers must supply them.
     pub fn stream_schema(&self, stream: &str) -> Result<SchemaRef> {
-        let def = self.inner.stream(stream)?;
-        Ok(recover::info(&def)?.schema)
+        rows::written_schema(&self.inner.stream(stream)?)
     }
 
     /// Commits rows to a stream (append) or table (upsert); returns when they are durable.
@@ -315,6 +330,8 @@ impl Platform {
     ) -> Result<Ack> {
         let def = self.inner.stream(stream)?;
         let kind = if def.primary_key.is_empty() { WriteKind::Append } else { WriteKind::Upsert };
+        let complete = |batch| rows::with_generated(&self.inner, &def, batch);
+        let batches = batches.into_iter().map(complete).collect::<Result<_>>()?;
         let writes = vec![StreamWrite { stream: def.id, rows: batches, kind }];
         let request = WriteRequest { writes, producer };
         self.inner.sequencer.submit(request).await.map_err(|e| match e.stream {
@@ -389,6 +406,6 @@ impl Inner {
     /// The names that live views keep files under.
     pub fn live_views(&self) -> BTreeSet<(String, u32)> {
         let definitions = self.definitions.read();
-        definitions.views.values().map(|v| (v.name.clone(), v.version)).collect()
+        definitions.views.values().map(|v| (v.stored_name().to_owned(), v.version)).collect()
     }
 }

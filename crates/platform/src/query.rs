@@ -2,21 +2,26 @@
 //! that was durable when the query came.
 
 use crate::archiver::blocking;
+use crate::columns;
+use crate::names::{self, Named};
 use crate::platform::Inner;
 use crate::views::Phase;
 use crate::{Code, Error, Layer, Result, RowSet, Session, ViewRead};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::context::{SessionContext, SessionState};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::{ident, lit};
 use datafusion::sql::sqlparser::ast::Query;
 use kaplan_base::Lsn;
 use kaplan_lake::relation;
 use kaplan_serving::ServedView;
 use kaplan_speed::{Snapshot, replay};
-use kaplan_sql::dialect;
+use kaplan_sql::catalog::{Bound, Catalog};
+use kaplan_sql::{dialect, planner};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,7 +29,7 @@ use std::sync::atomic::Ordering;
 const GAP_TRIES: usize = 100;
 
 /// A table of a query with the schema that it stands in.
-type Table = (Option<String>, String, Arc<dyn TableProvider>);
+pub(crate) type Table = (Option<String>, String, Arc<dyn TableProvider>);
 
 impl Inner {
     /// A snapshot that has every commit that is durable now.
@@ -52,7 +57,8 @@ impl Inner {
             let layer = if layer == kaplan_serving::Layer::Batch { "batch" } else { "speed" };
             return Err(kaplan_serving::Error::NoLayer { view: name.into(), layer }.into());
         }
-        let Some(view) = snapshot.views.get(name) else {
+        let stored = entry.def.stored_name();
+        let Some(view) = snapshot.views.get(stored) else {
             let rows = entry.progress.rows.load(Ordering::Relaxed);
             return Err(match &*entry.phase.lock() {
                 Phase::Failed(reason) => {
@@ -66,7 +72,7 @@ impl Inner {
                 }
             });
         };
-        let batch = self.batches.get(name, view.version);
+        let batch = self.batches.get(stored, view.version);
         Ok(ServedView::new(Arc::clone(view), batch, layer)?)
     }
 
@@ -79,7 +85,7 @@ impl Inner {
         let mut tries = 0;
         loop {
             let snapshot = self.fresh_snapshot(session).await?;
-            match self.tables_at(&snapshot, names).await {
+            match self.tables_at(session, &snapshot, names).await {
                 Err(e) if e.code == Code::Unavailable && tries < GAP_TRIES => {
                     tries += 1;
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -89,41 +95,84 @@ impl Inner {
         }
     }
 
-    async fn tables_at(&self, snapshot: &Snapshot, names: &[String]) -> Result<Vec<Table>> {
-        let mut tables: Vec<Table> = Vec::new();
-        for name in names {
-            let (schema, plain) = match name.split_once('.') {
-                Some((schema, plain)) => (Some(schema), plain),
-                None => (None, name.as_str()),
-            };
-            let layer = match schema {
-                Some("batch") => Layer::Batch,
-                Some("speed") => Layer::Speed,
-                _ => Layer::Served,
-            };
-            let table: Arc<dyn TableProvider> = if self.views.read().contains_key(plain) {
-                Arc::new(self.served(snapshot, plain, layer)?.table())
-            } else if schema.is_some() {
-                return Err(self.view(plain).err().unwrap_or_else(|| {
-                    Error::new(Code::UnknownRelation, format!("there is no {name}"))
-                }));
-            } else {
-                match self.stream(plain) {
-                    Ok(_) => self.stream_at(plain, snapshot.lsn).await?,
-                    Err(error) => {
-                        let hint = error.hint.clone();
-                        let message = format!("there is no stream, table or view {plain}");
-                        let error = Error::new(error.code, message);
-                        return Err(match hint {
-                            Some(hint) => error.hint(hint),
-                            None => error,
-                        });
-                    }
-                }
-            };
-            tables.push((schema.map(str::to_string), plain.to_string(), table));
+    async fn tables_at(
+        &self,
+        session: &Session,
+        snapshot: &Snapshot,
+        names: &[String],
+    ) -> Result<Vec<Table>> {
+        let catalog = Arc::clone(&self.definitions.read());
+        let bound = names::bind(&catalog, session, names)?;
+        self.bound_tables(&catalog, snapshot, &bound).await
+    }
+
+    /// What the names of a query stand for, with their rows.
+    async fn bound_tables(
+        &self,
+        catalog: &Catalog,
+        snapshot: &Snapshot,
+        bound: &BTreeMap<String, Bound>,
+    ) -> Result<Vec<Table>> {
+        let mut tables: Vec<Table> = Vec::with_capacity(bound.len());
+        for (name, bound) in bound {
+            let table = self.bound_table(catalog, snapshot, name, bound).await?;
+            tables.push(match name.split_once('.') {
+                Some((schema, plain)) => (Some(schema.to_owned()), plain.to_owned(), table),
+                None => (None, name.clone(), table),
+            });
         }
         Ok(tables)
+    }
+
+    async fn bound_table(
+        &self,
+        catalog: &Catalog,
+        snapshot: &Snapshot,
+        name: &str,
+        bound: &Bound,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let layer = match names::layer_of(name) {
+            Some(("batch", _)) => Layer::Batch,
+            Some(_) => Layer::Speed,
+            None => Layer::Served,
+        };
+        let named = names::numbered(catalog, bound.id);
+        match named.ok_or_else(|| names::unknown(catalog, name))? {
+            Named::View(def) => Ok(Arc::new(self.served(snapshot, &def.name, layer)?.table())),
+            other if layer != Layer::Served => {
+                Err(self.view(other.name()).err().unwrap_or_else(|| {
+                    Error::new(Code::UnknownRelation, format!("there is no {name}"))
+                }))
+            }
+            Named::Stream(def) => {
+                let table = self.stream_at(def.stored_name(), snapshot.lsn).await?;
+                if names::same_names(&table.schema(), &bound.columns) {
+                    return Ok(table);
+                }
+                let plan = LogicalPlanBuilder::scan("_stored", provider_as_source(table), None)?;
+                let plan = names::shaped(plan.build()?, &bound.columns)?;
+                Ok(Arc::new(ViewTable::new(plan, None)))
+            }
+            Named::Plain(def) => {
+                let tables = Box::pin(self.bound_tables(catalog, snapshot, &def.bound)).await?;
+                let state = self.planner.session(tables)?;
+                let query = dialect::parse_query(&def.query)?;
+                let plan = self.planner.plan(&state, &query).await?;
+                let plan = planner::rename(plan, &def.columns)?;
+                Ok(Arc::new(ViewTable::new(plan, None)))
+            }
+        }
+    }
+
+    /// The LSN at which an answer is true: that of the batch views when it has read nothing else.
+    fn lsn_of(&self, session: &Session, snapshot: &Snapshot, names: &[String]) -> Lsn {
+        let batch = |name: &String| {
+            let (_, view) = names::layer_of(name).filter(|(layer, _)| *layer == "batch")?;
+            let view = self.view(&self.resolve(session, view)).ok()?;
+            self.batches.get(view.def.stored_name(), view.def.version).map(|p| p.lsn)
+        };
+        let lsns: Option<Vec<Lsn>> = names.iter().map(batch).collect();
+        lsns.and_then(|lsns| lsns.into_iter().min()).unwrap_or(snapshot.lsn)
     }
 
     /// A stream's or table's rows at an LSN: the lake's, then the log's.
@@ -170,7 +219,28 @@ pub(crate) async fn plan(
 
 /// Runs a query.
 pub(crate) async fn select(inner: &Inner, session: &Session, query: &Query) -> Result<RowSet> {
-    let (snapshot, state, plan) = plan(inner, session, query).await?;
+    let (named, columns) = columns::distinct(query);
+    let (snapshot, state, plan) = plan(inner, session, &named).await?;
+    let schema = columns.restore(&schema_of(&plan));
+    let batches = inner.on_query_threads(collect(state, plan)).await?;
+    let batches = columns.relabel(&schema, batches)?;
+    let lsn = inner.lsn_of(session, &snapshot, &dialect::relations(query));
+    Ok(RowSet { schema, batches, lsn })
+}
+
+/// Runs a query over the relations that it names and some more tables.
+pub(crate) async fn select_with(
+    inner: &Inner,
+    session: &Session,
+    query: &Query,
+    more: Vec<Table>,
+) -> Result<RowSet> {
+    let mut names = dialect::relations(query);
+    names.retain(|name| more.iter().all(|(_, known, _)| known != name));
+    let (snapshot, mut tables) = inner.tables(session, &names).await?;
+    tables.extend(more);
+    let state = inner.planner.session(tables)?;
+    let plan = inner.planner.plan(&state, query).await?;
     let schema = schema_of(&plan);
     let batches = inner.on_query_threads(collect(state, plan)).await?;
     Ok(RowSet { schema, batches, lsn: snapshot.lsn })
@@ -196,7 +266,8 @@ pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowS
         Layer::Speed => format!("speed.{}", read.view),
     };
     let schema = SchemaRef::clone(&inner.view(&read.view)?.compiled.schema);
-    let (snapshot, tables) = inner.tables(&session, &[name]).await?;
+    let name = [name];
+    let (snapshot, tables) = inner.tables(&session, &name).await?;
     let Some((_, _, table)) = tables.into_iter().next() else {
         return Err(Error::new(Code::Internal, "a read without a table"));
     };
@@ -224,5 +295,6 @@ pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowS
     }
     let (state, plan) = frame.into_parts();
     let batches = inner.on_query_threads(collect(state, plan)).await?;
-    Ok(RowSet { schema, batches, lsn: snapshot.lsn })
+    let lsn = inner.lsn_of(&session, &snapshot, &name);
+    Ok(RowSet { schema, batches, lsn })
 }

@@ -45,10 +45,11 @@ pub fn quarantine_name(stream: &str) -> String {
 
 /// A stream for the sequencer.
 pub fn definition(planner: &Planner, catalog: &Catalog, def: &StreamDef) -> Result<Definition> {
-    let schema = schema_of(def)?;
+    // Conditions know the names that the columns had when the stream was created.
+    let known = schema_of(&def.as_stored())?;
     let mut conditions = Vec::new();
     for check in &def.checks {
-        let condition = planner.condition(&check.condition, &schema).map_err(|e| {
+        let condition = planner.condition(&check.condition, &known).map_err(|e| {
             let mut error = Error::from(e);
             error.message = format!("CHECK {} of {}: {}", check.name, def.name, error.message);
             error
@@ -63,6 +64,7 @@ pub fn definition(planner: &Planner, catalog: &Catalog, def: &StreamDef) -> Resu
         .any(|c| c.on_violation == OnViolation::Quarantine)
         .then(|| catalog.streams.get(&quarantine_name(&def.name)).map(|s| s.id))
         .flatten();
+    let schema = schema_of(def)?;
     Ok(Definition { def: def.clone(), schema, checks, quarantine })
 }
 
@@ -70,8 +72,8 @@ pub fn definition(planner: &Planner, catalog: &Catalog, def: &StreamDef) -> Resu
 pub fn info(def: &StreamDef) -> Result<StreamInfo> {
     Ok(StreamInfo {
         id: def.id,
-        name: def.name.clone(),
-        schema: schema_of(def)?,
+        name: def.stored_name().to_owned(),
+        schema: schema_of(&def.as_stored())?,
         append_only: def.append_only,
         dropped: false,
     })

@@ -174,7 +174,8 @@ pub(crate) async fn run_to_end(
 
 async fn perform(inner: &Arc<Inner>, run: &mut BatchRun, views: &[Arc<ViewEntry>]) -> Result<()> {
     let _turn = inner.runs.turn.write().await;
-    let lsn = inner.driver.cut(run.views.clone()).await?;
+    let cut = views.iter().map(|v| v.def.stored_name().to_owned()).collect();
+    let lsn = inner.driver.cut(cut).await?;
     run.lsn = Some(lsn);
     inner.runs.update(run)?;
     let mut archived = inner.archived.subscribe();
@@ -207,7 +208,7 @@ async fn publish(
     view: &Arc<ViewEntry>,
     lsn: Lsn,
 ) -> Result<u64> {
-    let (name, version) = (&view.def.name, view.def.version);
+    let (name, version) = (view.def.stored_name(), view.def.version);
     let current = inner.batches.get(name, version);
     if current.as_ref().is_some_and(|c| c.lsn == lsn) && run.mode != BatchMode::Full {
         return Ok(0);
@@ -273,7 +274,7 @@ fn fold(
 ) -> Result<Content> {
     let snapshot = inner.driver.snapshot();
     let missing = || Error::new(Code::NotReady, format!("view {} is not running", view.def.name));
-    let running = snapshot.views.get(&view.def.name).ok_or_else(missing)?;
+    let running = snapshot.views.get(view.def.stored_name()).ok_or_else(missing)?;
     let base = current.as_ref().map_or(Lsn::ZERO, |c| c.lsn);
     let mut parts: Vec<Arc<Batch>> = current.iter().flat_map(|c| c.batches.clone()).collect();
     for (after, batches) in &running.content.generations {

@@ -83,8 +83,8 @@ fn streams(inner: &Inner, definitions: &Catalog) -> Vec<StreamStatus> {
 }
 
 fn view(inner: &Inner, snapshot: &Snapshot, entry: &ViewEntry) -> ViewStatus {
-    let running = snapshot.views.get(&entry.def.name);
-    let published = inner.batches.get(&entry.def.name, entry.def.version);
+    let running = snapshot.views.get(entry.def.stored_name());
+    let published = inner.batches.get(entry.def.stored_name(), entry.def.version);
     let (state, error) = match (&*entry.phase.lock(), running.map(|v| &v.state)) {
         (Phase::Failed(reason), _) | (_, Some(ViewState::Failed(reason))) => {
             ("failed", Some(reason.clone()))

@@ -2,14 +2,15 @@
 //! dropped.
 
 use crate::platform::Inner;
-use crate::{Code, Error, Result, catalog};
+use crate::{Code, Error, Result, Session, definitions, names};
 use kaplan_base::Lsn;
 use kaplan_speed::replay::{self, History, Progress};
 use kaplan_speed::{Attached, checkpoint};
-use kaplan_sql::catalog::{Architecture, ViewDef};
+use kaplan_sql::CompiledView;
+use kaplan_sql::catalog::{Architecture, Bound, Catalog, ViewDef};
 use kaplan_sql::dialect::{self, CreateView};
-use kaplan_sql::{CompiledView, Relation};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub(crate) struct ViewEntry {
     pub def: ViewDef,
     pub compiled: Arc<CompiledView>,
-    pub phase: Mutex<Phase>,
+    pub phase: Arc<Mutex<Phase>>,
     pub progress: Arc<Progress>,
 }
 
@@ -38,9 +39,15 @@ impl ViewEntry {
         Arc::new(Self {
             def,
             compiled: Arc::new(compiled),
-            phase: Mutex::new(Phase::Replaying),
+            phase: Arc::new(Mutex::new(Phase::Replaying)),
             progress: Arc::default(),
         })
+    }
+
+    /// The same view with another definition or plan; its circuit goes on.
+    pub fn with(&self, def: ViewDef, compiled: Arc<CompiledView>) -> Arc<Self> {
+        let (phase, progress) = (Arc::clone(&self.phase), Arc::clone(&self.progress));
+        Arc::new(Self { def, compiled, phase, progress })
     }
 
     pub fn is_lambda(&self) -> bool {
@@ -62,20 +69,6 @@ impl Inner {
         })
     }
 
-    /// All relations that a view may read.
-    pub fn relations(&self) -> Vec<Relation> {
-        let streams = self.streams.all().into_iter().map(|s| Relation::Stream {
-            name: s.name,
-            schema: s.schema,
-            append_only: s.append_only,
-        });
-        let views = self.views.read();
-        let views = views
-            .iter()
-            .map(|(name, v)| Relation::View { name: name.clone(), plan: v.compiled.plan.clone() });
-        streams.chain(views).collect()
-    }
-
     fn history(&self) -> History {
         History {
             lake: self.lake.clone(),
@@ -87,51 +80,62 @@ impl Inner {
 
     /// The LSN of a view's batch view; ZERO without one.
     pub fn base(&self, def: &ViewDef) -> Lsn {
-        self.batches.get(&def.name, def.version).map_or(Lsn::ZERO, |p| p.lsn)
+        self.batches.get(def.stored_name(), def.version).map_or(Lsn::ZERO, |p| p.lsn)
     }
 }
 
-/// Compiles a definition without keeping it.
-pub(crate) async fn compile(inner: &Inner, create: &CreateView) -> Result<CompiledView> {
+/// Compiles a definition without keeping it; also tells what its names stand for.
+pub(crate) async fn compile(
+    inner: &Inner,
+    catalog: &Catalog,
+    session: &Session,
+    create: &CreateView,
+) -> Result<(CompiledView, BTreeMap<String, Bound>)> {
     let names = dialect::relations(&create.query);
-    if names.contains(&create.name) && !inner.views.read().contains_key(&create.name) {
+    if names.contains(&create.name) && names::find(catalog, &create.name).is_none() {
         let message = format!("view {} reads itself", create.name);
         let error = Error::new(Code::Dependency, message).stream(&create.name);
         return Err(error.hint("a view reads streams, tables and views that exist already"));
     }
-    for name in &names {
-        if name.contains('.') {
-            let message = format!("a view cannot read {name}: it is one layer of a view");
-            return Err(Error::new(Code::Unsupported, message).hint("read the view itself"));
-        }
-    }
-    let relations = inner.relations();
-    let compiled =
-        inner.planner.compile(&create.name, &create.columns, &create.query, &relations).await;
-    compiled.map_err(|e| match e {
-        kaplan_sql::Error::Unsupported { .. } if create.architecture == Architecture::Lambda => {
-            Error::from(e)
-        }
-        other => other.into(),
-    })
+    refuse_layers(&names)?;
+    let bound = names::bind(catalog, session, &names)?;
+    let relations = inner.relations(catalog, &bound).await?;
+    let stored = names::stored_name(catalog, &create.name, catalog.next_id + 1);
+    let name = stored.as_ref().unwrap_or(&create.name);
+    let compiled = inner.planner.compile(name, &create.columns, &create.query, &relations).await?;
+    Ok((compiled, bound))
 }
 
-/// Defines a view and brings it up; returns when it follows the log.
-pub(crate) async fn create(inner: &Arc<Inner>, create: CreateView) -> Result<()> {
+/// Refuses one layer of a view as a source of another.
+pub(crate) fn refuse_layers(names: &[String]) -> Result<()> {
+    match names.iter().find(|name| names::layer_of(name).is_some()) {
+        Some(name) => {
+            let message = format!("a view cannot read {name}: it is one layer of a view");
+            Err(Error::new(Code::Unsupported, message).hint("read the view itself"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Defines a view and brings it up; returns when it follows the log. False: it exists already.
+pub(crate) async fn create(
+    inner: &Arc<Inner>,
+    session: &Session,
+    mut create: CreateView,
+) -> Result<bool> {
     if let Some(schedule) = &create.batch_schedule {
         kaplan_batch::Schedule::parse(schedule)?;
     }
     let entry = {
         let mut stored = inner.catalog.lock().await;
-        if stored.views.contains_key(&create.name) || stored.streams.contains_key(&create.name) {
+        create.name = names::new_name(&stored, session, &create.name)?;
+        if names::find(&stored, &create.name).is_some() {
             if create.if_not_exists {
-                return Ok(());
+                return Ok(false);
             }
-            let message = format!("{} exists already", create.name);
-            let error = Error::new(Code::DuplicateRelation, message).stream(&create.name);
-            return Err(error.hint("drop it first, or choose another name"));
+            return Err(definitions::taken(&create.name));
         }
-        let compiled = compile(inner, &create).await?;
+        let (compiled, bound) = compile(inner, &stored, session, &create).await?;
         let mut next = stored.clone();
         next.next_id += 1;
         let def = ViewDef {
@@ -143,11 +147,11 @@ pub(crate) async fn create(inner: &Arc<Inner>, create: CreateView) -> Result<()>
             batch_schedule: create.batch_schedule.clone(),
             batch_mode: create.batch_mode,
             depends_on: dialect::relations(&create.query),
+            bound,
+            stored: names::stored_name(&stored, &create.name, next.next_id),
         };
         next.views.insert(def.name.clone(), def.clone());
-        catalog::save(&inner.settings.data_dir, &next)?;
-        *inner.definitions.write() = Arc::new(next.clone());
-        *stored = next;
+        inner.keep(&mut stored, next)?;
         let entry = ViewEntry::new(def, compiled);
         inner.views.write().insert(create.name.clone(), Arc::clone(&entry));
         entry
@@ -157,7 +161,7 @@ pub(crate) async fn create(inner: &Arc<Inner>, create: CreateView) -> Result<()>
         // A view that cannot be filled is not defined either.
         forget(inner, &entry.def.name).await?;
     }
-    up
+    up.map(|()| true)
 }
 
 /// Takes a view out of the catalog.
@@ -165,9 +169,7 @@ async fn forget(inner: &Arc<Inner>, name: &str) -> Result<()> {
     let mut stored = inner.catalog.lock().await;
     let mut next = stored.clone();
     next.views.remove(name);
-    catalog::save(&inner.settings.data_dir, &next)?;
-    *inner.definitions.write() = Arc::new(next.clone());
-    *stored = next;
+    inner.keep(&mut stored, next)?;
     remove(inner, name).await
 }
 
@@ -241,9 +243,7 @@ pub(crate) async fn restore(inner: &Arc<Inner>) -> Result<()> {
     // Views are planned after the views that they read.
     left.sort_by_key(|v| v.version);
     for def in left {
-        let query = dialect::parse_query(&def.query)?;
-        let relations = inner.relations();
-        let compiled = inner.planner.compile(&def.name, &def.columns, &query, &relations).await?;
+        let compiled = compile_stored(inner, &definitions, def).await?;
         let entry = ViewEntry::new(def.clone(), compiled);
         inner.views.write().insert(def.name.clone(), Arc::clone(&entry));
         restore_view(inner, entry).await?;
@@ -251,15 +251,27 @@ pub(crate) async fn restore(inner: &Arc<Inner>) -> Result<()> {
     Ok(())
 }
 
+/// Compiles a view of the catalog.
+pub(crate) async fn compile_stored(
+    inner: &Inner,
+    catalog: &Catalog,
+    def: &ViewDef,
+) -> Result<CompiledView> {
+    let query = dialect::parse_query(&def.query)?;
+    let bound = names::bound_of(catalog, def)?;
+    let relations = inner.relations(catalog, &bound).await?;
+    Ok(inner.planner.compile(def.stored_name(), &def.columns, &query, &relations).await?)
+}
+
 async fn restore_view(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
     let def = &entry.def;
     if entry.is_lambda() {
         let circuit = entry.compiled.circuit(Lsn::ZERO)?;
         let key = circuit.generations()[0].trace.order().cloned();
-        if let Err(error) = inner.batches.load(&def.name, def.version, key.as_ref()) {
+        if let Err(error) = inner.batches.load(def.stored_name(), def.version, key.as_ref()) {
             // Derived data: a damaged batch view is dropped and computed again.
             tracing::error!(view = def.name, %error, "the batch view is dropped");
-            inner.batches.remove(&def.name, def.version)?;
+            inner.batches.remove(def.stored_name(), def.version)?;
         }
     }
     let base = inner.base(def);
@@ -282,11 +294,9 @@ async fn restore_view(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
 
 /// Drops a view.
 pub(crate) async fn remove(inner: &Arc<Inner>, name: &str) -> Result<()> {
-    let entry = inner.views.write().remove(name);
-    inner.driver.detach(name).await?;
-    if let Some(entry) = entry {
-        inner.batches.remove(name, entry.def.version)?;
-    }
+    let Some(entry) = inner.views.write().remove(name) else { return Ok(()) };
+    inner.driver.detach(entry.def.stored_name()).await?;
+    inner.batches.remove(entry.def.stored_name(), entry.def.version)?;
     let _turn = inner.checkpoint_turn.lock().await;
     Ok(checkpoint::remove_stale(&inner.dir("speed"), &inner.live_views())?)
 }

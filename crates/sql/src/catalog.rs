@@ -16,7 +16,15 @@ pub struct Catalog {
     pub views: BTreeMap<String, ViewDef>,
     /// Functions of SQL by name.
     pub functions: BTreeMap<String, FunctionDef>,
-    /// The next free stream id and view version; never reused.
+    /// Plain views by name: queries that are put in place where they are read.
+    pub plain_views: BTreeMap<String, PlainViewDef>,
+    /// Indexes by name. They are recorded and change no plan.
+    pub indexes: BTreeMap<String, IndexDef>,
+    /// Schemas besides `public`.
+    pub schemas: BTreeSet<String>,
+    /// Databases besides the one that there is; they are names for it.
+    pub databases: BTreeSet<String>,
+    /// The next free number of a stream or view; never reused.
     pub next_id: u32,
     /// The numbers of dropped streams, whose rows may still be in the log.
     pub dropped: BTreeSet<StreamId>,
@@ -44,6 +52,50 @@ pub struct StreamDef {
     pub checks: Vec<CheckDef>,
     /// The last commit before the stream was created.
     pub created_at: Lsn,
+    /// What a row does to the one that has its key already.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// The name that lake and circuits know, where `ALTER .. RENAME` made it differ.
+    #[serde(default)]
+    pub stored: Option<String>,
+}
+
+impl StreamDef {
+    /// The name that lake and circuits know it by; it never changes.
+    #[must_use]
+    pub fn stored_name(&self) -> &str {
+        self.stored.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The definition under the names that lake and circuits know.
+    #[must_use]
+    pub fn as_stored(&self) -> StreamDef {
+        let mut def = self.clone();
+        def.name = self.stored_name().to_owned();
+        for column in &mut def.columns {
+            column.name = column.stored_name().to_owned();
+        }
+        def
+    }
+
+    /// A column's position.
+    #[must_use]
+    pub fn position(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == column)
+    }
+}
+
+/// What a row with a key that a table has already does: `ON CONFLICT ..` of `CREATE TABLE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// It replaces the old row.
+    #[default]
+    Overwrite,
+    /// It is left out.
+    Ignore,
+    /// It replaces the old row, but a NULL in it keeps the old value.
+    UpdateIfNotNull,
 }
 
 /// One column.
@@ -57,6 +109,27 @@ pub struct ColumnDef {
     pub nullable: bool,
     /// The default expression as SQL.
     pub default: Option<String>,
+    /// The expression over the other columns that gives the value, as SQL.
+    #[serde(default)]
+    pub generated: Option<String>,
+    /// The name that lake and circuits know, where `RENAME COLUMN` made it differ.
+    #[serde(default)]
+    pub stored: Option<String>,
+}
+
+impl ColumnDef {
+    /// A column that takes NULL and has no default.
+    #[must_use]
+    pub fn new(name: impl Into<String>, sql_type: impl Into<String>) -> Self {
+        let (name, sql_type) = (name.into(), sql_type.into());
+        Self { name, sql_type, nullable: true, default: None, generated: None, stored: None }
+    }
+
+    /// The name that lake and circuits know it by; it never changes.
+    #[must_use]
+    pub fn stored_name(&self) -> &str {
+        self.stored.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// `WATERMARK FOR column AS column - INTERVAL '..'`.
@@ -157,6 +230,60 @@ pub struct ViewDef {
     pub batch_schedule: Option<String>,
     /// How batch runs compute.
     pub batch_mode: BatchMode,
-    /// The streams and views that the query names.
+    /// The streams and views that the query names, as it names them.
     pub depends_on: Vec<String>,
+    /// What these names stand for, whatever they are called now.
+    #[serde(default)]
+    pub bound: BTreeMap<String, Bound>,
+    /// The name that its files and the circuits know, where `ALTER .. RENAME` made it differ.
+    #[serde(default)]
+    pub stored: Option<String>,
+}
+
+impl ViewDef {
+    /// The name that its files and the circuits know it by; it never changes.
+    #[must_use]
+    pub fn stored_name(&self) -> &str {
+        self.stored.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// What a name in a stored query stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The number of the stream or view.
+    pub id: u32,
+    /// Of a stream: its columns' names when the query was stored, by position. A column added later
+    /// is not among them, and a renamed one keeps the name that the query knows.
+    pub columns: Vec<String>,
+}
+
+/// A plain view: a query with a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlainViewDef {
+    /// The name.
+    pub name: String,
+    /// The number; never reused.
+    pub id: u32,
+    /// The query as SQL, as the user wrote it.
+    pub query: String,
+    /// Output column names, when the definition gives them.
+    pub columns: Vec<String>,
+    /// What the query's names stand for.
+    pub bound: BTreeMap<String, Bound>,
+    /// The columns that it had when it was created.
+    pub output: Vec<ColumnDef>,
+}
+
+/// An index as it was declared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexDef {
+    /// The name.
+    pub name: String,
+    /// The number of the stream or view.
+    pub on: u32,
+    /// The key expressions as SQL, with their order.
+    pub key: Vec<String>,
+    /// `INCLUDE (..)`.
+    pub include: Vec<String>,
 }

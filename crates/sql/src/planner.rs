@@ -156,6 +156,9 @@ impl Planner {
         }
         for (schema, name, table) in tables {
             let schema = schema.unwrap_or_else(|| SCHEMA.into());
+            if catalog.schema(&schema).is_none() {
+                catalog.register_schema(&schema, Arc::new(MemorySchemaProvider::new()))?;
+            }
             if let Some(schema) = catalog.schema(&schema) {
                 schema.register_table(name, table)?;
             }
@@ -249,24 +252,28 @@ impl Planner {
     }
 }
 
-fn table_of(relation: &Relation) -> (Option<String>, String, Arc<dyn TableProvider>) {
-    match relation {
+/// A relation as a table without rows: its schema (None: the default one), its name, the table.
+#[must_use]
+pub fn table_of(relation: &Relation) -> (Option<String>, String, Arc<dyn TableProvider>) {
+    let (name, table): (_, Arc<dyn TableProvider>) = match relation {
         Relation::Stream { name, schema, append_only } => {
             let table = StreamTable {
                 name: name.clone(),
                 schema: SchemaRef::clone(schema),
                 append_only: *append_only,
             };
-            (None, name.clone(), Arc::new(table) as Arc<dyn TableProvider>)
+            (name, Arc::new(table))
         }
-        Relation::View { name, plan } => {
-            (None, name.clone(), Arc::new(ViewTable::new(plan.clone(), None)))
-        }
+        Relation::View { name, plan } => (name, Arc::new(ViewTable::new(plan.clone(), None))),
+    };
+    match name.split_once('.') {
+        Some((schema, name)) => (Some(schema.to_owned()), name.to_owned(), table),
+        None => (None, name.clone(), table),
     }
 }
 
 /// Gives the output columns the names of the definition.
-fn rename(plan: LogicalPlan, columns: &[String]) -> Result<LogicalPlan> {
+pub fn rename(plan: LogicalPlan, columns: &[String]) -> Result<LogicalPlan> {
     if columns.is_empty() {
         return Ok(plan);
     }

@@ -1,6 +1,8 @@
 //! Lakes in temporary directories, rows, and queries over them.
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::prelude::SessionContext;
@@ -35,14 +37,16 @@ pub fn spec(name: &str, id: u32) -> TableSpec {
     TableSpec { name: name.into(), id: StreamId(id), schema, changes: false }
 }
 
-/// One row per position: id = 10 * lsn, a label, null for every third.
+/// One row per position: id = 10 * lsn, a label, null for every third; further columns are NULL.
 pub fn rows(spec: &TableSpec, lsns: RangeInclusive<i64>) -> RecordBatch {
     let lsns: Vec<i64> = lsns.collect();
     let label = |lsn: &i64| (lsn % 3 != 0).then(|| format!("row {lsn}"));
-    let user: Vec<ArrayRef> = vec![
+    let mut user: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(lsns.iter().map(|lsn| lsn * 10))),
         Arc::new(lsns.iter().map(label).collect::<StringArray>()),
     ];
+    let added = spec.schema.fields().iter().skip(2);
+    user.extend(added.map(|f| new_null_array(f.data_type(), lsns.len())));
     with_system_columns(spec, user, lsns)
 }
 

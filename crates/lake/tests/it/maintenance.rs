@@ -47,6 +47,33 @@ async fn compaction_keeps_rows_order_and_position() {
 }
 
 #[tokio::test]
+async fn added_columns_are_null_in_earlier_rows() {
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+    let fixture = Fixture::new();
+    let narrow = spec("events", 1);
+    let lake = fixture.open().await;
+    filled(&lake, &narrow, 2).await;
+    let mut wide = narrow.clone();
+    let mut fields: Vec<_> = narrow.schema.fields().iter().cloned().collect();
+    let time = DataType::Timestamp(TimeUnit::Microsecond, None);
+    fields.push(std::sync::Arc::new(Field::new("added", time, true)));
+    wide.schema = std::sync::Arc::new(Schema::new(fields));
+    assert!(matches!(lake.table(&wide).await, Err(Error::Column { .. })));
+    for _ in 0..2 {
+        lake.add_columns(&wide).await.unwrap();
+    }
+    lake.append(&wide, vec![rows(&wide, 21..=30)], lsn(30)).await.unwrap();
+    for lake in [&lake, &fixture.open().await] {
+        assert_eq!(lsns(lake, &wide).await, range(1..=30));
+        assert_eq!(lsns(lake, &narrow).await, range(1..=30), "an earlier reader goes on");
+        let counted = integers(lake, &wide, "SELECT count(*) FROM t WHERE added IS NULL").await;
+        assert!(counted[0] >= 20, "{counted:?}");
+        lake.compact(&wide, TARGET_BYTES).await.unwrap();
+        assert_eq!(lsns(lake, &wide).await, range(1..=30));
+    }
+}
+
+#[tokio::test]
 async fn appends_and_compactions_of_one_process_run_side_by_side() {
     let fixture = Fixture::new();
     let spec = spec("events", 1);

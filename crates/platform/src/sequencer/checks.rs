@@ -6,7 +6,9 @@
 
 use super::request::{Checks, internal};
 use crate::{Code, Error, Result};
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, new_null_array,
+};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
@@ -60,6 +62,18 @@ pub(super) fn conform(
     RecordBatch::try_new(SchemaRef::clone(schema), columns).map_err(internal)
 }
 
+/// Rows with the first columns of a schema, with NULL in the others.
+pub(super) fn widened(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let added = schema.fields().get(batch.num_columns()..).unwrap_or_default();
+    let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
+    let mut columns = batch.columns().to_vec();
+    for field in added {
+        columns.push(new_null_array(field.data_type(), batch.num_rows()));
+        fields.push(Arc::clone(field));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(internal)
+}
+
 /// The same columns, all of which take NULL.
 pub(super) fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
@@ -79,7 +93,7 @@ pub(super) fn refuse_nulls(
     };
     let row = first_row + (0..nulls.len()).find(|i| nulls.is_null(*i)).unwrap_or(0) as u64;
     let message = format!("row {row} of {name}: {field} is NULL, and {constraint} forbids it");
-    Err(Error::new(Code::ConstraintViolation, message)
+    Err(Error::new(Code::NotNullViolation, message)
         .stream(name)
         .row(row)
         .field(field)

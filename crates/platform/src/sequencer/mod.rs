@@ -120,6 +120,17 @@ impl Sequencer {
         answered(answer.await)
     }
 
+    /// Changes the definition of a stream or table, after the writes given before; columns may only
+    /// be added at the end.
+    ///
+    /// # Errors
+    /// As [`State::redefine_stream`]; [`Code::Unavailable`] when stopped.
+    pub async fn redefine(&self, definition: Definition) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.0.shared.queue.push(Item::Redefine(Box::new(definition), reply))?;
+        answered(answer.await)
+    }
+
     /// Forgets a stream or table, after the writes given before.
     ///
     /// # Errors
@@ -196,6 +207,9 @@ impl Worker {
                         self.shared.seen.lock().counters.insert(id, Counters::default());
                     }
                     drop(reply.send(added));
+                }
+                Work::Redefine(definition, reply) => {
+                    drop(reply.send(self.state.redefine_stream(*definition)));
                 }
                 Work::Forget(stream, reply) => {
                     let gone = self.state.forget_stream(stream);

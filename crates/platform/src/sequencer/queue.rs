@@ -23,6 +23,7 @@ pub(super) struct Waiting {
 pub(super) enum Item {
     Write(Waiting),
     Define(Box<Definition>, Reply<()>),
+    Redefine(Box<Definition>, Reply<()>),
     Forget(StreamId, Reply<()>),
 }
 
@@ -30,6 +31,7 @@ pub(super) enum Item {
 pub(super) enum Work {
     Group(Vec<Waiting>),
     Define(Box<Definition>, Reply<()>),
+    Redefine(Box<Definition>, Reply<()>),
     Forget(StreamId, Reply<()>),
 }
 
@@ -79,6 +81,9 @@ impl Queue {
                 Some(Item::Define(definition, reply)) => {
                     return Some(Work::Define(definition, reply));
                 }
+                Some(Item::Redefine(definition, reply)) => {
+                    return Some(Work::Redefine(definition, reply));
+                }
                 Some(Item::Forget(stream, reply)) => return Some(Work::Forget(stream, reply)),
                 Some(Item::Write(first)) => {
                     return Some(Work::Group(inner.group(first, &self.limits)));
@@ -103,7 +108,7 @@ impl Queue {
         for item in inner.items.drain(..) {
             match item {
                 Item::Write(waiting) => drop(waiting.reply.send(Err(reason.clone()))),
-                Item::Define(_, reply) | Item::Forget(_, reply) => {
+                Item::Define(_, reply) | Item::Redefine(_, reply) | Item::Forget(_, reply) => {
                     drop(reply.send(Err(reason.clone())));
                 }
             }
@@ -137,7 +142,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Item::Write(waiting) => waiting.bytes,
-            Item::Define(..) | Item::Forget(..) => 0,
+            Item::Define(..) | Item::Redefine(..) | Item::Forget(..) => 0,
         }
     }
 }

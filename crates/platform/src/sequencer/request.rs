@@ -33,8 +33,14 @@ pub struct StreamWrite {
 pub enum WriteKind {
     /// Adds the rows to a stream or to a table without primary key.
     Append,
-    /// Sets the rows of a table with primary key; the last row of a key wins.
+    /// Sets the rows of a table with primary key; what wins says the table's `ON CONFLICT`, the last
+    /// row of a key unless it says otherwise.
     Upsert,
+    /// Adds rows to a table; a row whose primary key is there already refuses the request.
+    Insert,
+    /// Removes whole rows of a table, each of which must be there as it is given, as often as it is
+    /// given; else the request is refused with [`Code::Conflict`] and nothing of it stays.
+    Remove,
     /// Removes rows of a table. With a primary key the batches hold the key columns, in the order
     /// of the key; without one they hold whole rows, each of which removes one matching row.
     Delete,

@@ -114,6 +114,15 @@ impl State {
         Ok(())
     }
 
+    /// Changes a stream's definition. Nothing may be staged.
+    ///
+    /// # Errors
+    /// There is no such stream, or its rows cannot have the new columns.
+    pub fn redefine_stream(&mut self, definition: Definition) -> Result<()> {
+        let id = definition.def.id;
+        self.streams.get_mut(&id).ok_or_else(|| unknown(id))?.redefine(definition)
+    }
+
     /// Forgets a stream. Nothing may be staged.
     ///
     /// # Errors
@@ -216,13 +225,17 @@ impl State {
         check_kind(stream, write.kind)?;
         let mut quarantined = Vec::new();
         for batch in write.rows.iter().filter(|b| b.num_rows() > 0) {
+            if write.kind == WriteKind::Remove {
+                stream.remove(batch)?;
+                continue;
+            }
             let first_row = draft.parts[part].arrived + 1;
             draft.parts[part].arrived += batch.num_rows() as u64;
             if write.kind == WriteKind::Delete {
                 draft.ack.rows += stream.delete(batch, first_row)?;
                 continue;
             }
-            let taken = stream.take(batch, first_row, lsn, time_us)?;
+            let taken = stream.take(batch, write.kind, first_row, lsn, time_us)?;
             draft.ack.rows += batch.num_rows() as u64;
             draft.count(&mut stream.counters, &taken);
             draft.parts[part].rows.extend(taken.rows);
@@ -338,7 +351,7 @@ fn check_kind(stream: &Stream, kind: WriteKind) -> Result<()> {
         WriteKind::Upsert if !stream.is_keyed() => {
             (format!("{name} has no primary key"), "append its rows instead of upserting them")
         }
-        WriteKind::Delete if stream.table.is_none() => {
+        WriteKind::Delete | WriteKind::Insert | WriteKind::Remove if stream.table.is_none() => {
             (format!("{name} is append-only"), "only rows of a table can be updated or deleted")
         }
         _ => return Ok(()),

@@ -1,8 +1,8 @@
 //! One stream or table inside the sequencer: its definition, its checks, the keys it remembers, its
 //! rows if it is a table, and its counters. A write is staged; a mark taken before it takes it back.
 
-use super::checks::{Verdict, conform, judge, nullable, refuse_nulls};
-use super::request::{Counters, Definition, internal};
+use super::checks::{Verdict, conform, judge, nullable, refuse_nulls, widened};
+use super::request::{Counters, Definition, WriteKind, internal};
 use super::table::Table;
 use super::unique::{MAX_REMEMBERED_KEYS, Unique};
 use crate::{Code, Error, Result};
@@ -11,6 +11,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_circuit::Delta;
+use kaplan_sql::catalog::StreamDef;
 
 /// A stream or table.
 pub(super) struct Stream {
@@ -20,6 +21,8 @@ pub(super) struct Stream {
     pub table: Option<Table>,
     /// The position of the event-time column and the watermark's delay.
     event_time: Option<(usize, i64)>,
+    /// How many columns it had before some were added: rows made by then may still be on their way.
+    earlier_widths: Vec<usize>,
 }
 
 /// A place to which a stream can go back.
@@ -56,7 +59,7 @@ impl Stream {
             true => None,
             false => {
                 let key = def.primary_key.iter().map(find).collect::<Result<_>>()?;
-                Some(Table::new(schema, key)?)
+                Some(Table::new(schema, key, def.on_conflict)?)
             }
         };
         let event_time = match &def.watermark {
@@ -67,7 +70,20 @@ impl Stream {
             return Err(internal(format!("{} came without its compiled checks", def.name)));
         }
         let counters = Counters { last_lsn: Lsn::ZERO, ..Counters::default() };
-        Ok(Self { definition, counters, unique, table, event_time })
+        Ok(Self { definition, counters, unique, table, event_time, earlier_widths: Vec::new() })
+    }
+
+    /// Takes another definition, whose columns are the old ones and perhaps more behind them.
+    pub fn redefine(&mut self, definition: Definition) -> Result<()> {
+        if let Some(table) = &mut self.table {
+            table.widen(&definition.schema)?;
+        }
+        let width = self.definition.schema.fields().len();
+        if definition.schema.fields().len() > width {
+            self.earlier_widths.push(width);
+        }
+        self.definition = definition;
+        Ok(())
     }
 
     /// The name.
@@ -111,17 +127,18 @@ impl Stream {
         }
     }
 
-    /// Stages rows that are appended or upserted. `first_row` numbers the first of them.
+    /// Stages rows that are appended, upserted or inserted. `first_row` numbers the first of them.
     pub fn take(
         &mut self,
         batch: &RecordBatch,
+        kind: WriteKind,
         first_row: u64,
         lsn: Lsn,
         time_us: i64,
     ) -> Result<Taken> {
         let Definition { def, schema, checks, .. } = &self.definition;
         self.refuse_null_columns(batch, first_row)?;
-        let batch = conform(&def.name, schema, batch, first_row)?;
+        let batch = conform(&def.name, schema, &self.at_full_width(batch)?, first_row)?;
         let Verdict { mut admitted, dropped, quarantined } =
             judge(def, checks.as_deref(), batch, first_row)?;
         let (mut duplicates, mut original) = (0, Lsn::ZERO);
@@ -133,6 +150,12 @@ impl Stream {
             }
         }
         let rows = match &mut self.table {
+            Some(table) if kind == WriteKind::Insert => {
+                if let Some(at) = table.insert(&admitted)? {
+                    return Err(duplicate_key(def, &admitted, at));
+                }
+                None
+            }
             Some(table) => {
                 table.put(&admitted)?;
                 None
@@ -140,6 +163,21 @@ impl Stream {
             None => Some(admitted),
         };
         Ok(Taken { rows, duplicates, original, dropped, quarantined })
+    }
+
+    /// Stages the removal of whole rows, all of which must be there.
+    pub fn remove(&mut self, batch: &RecordBatch) -> Result<()> {
+        let batch = self.at_full_width(batch)?;
+        let Definition { def, schema, .. } = &self.definition;
+        let Some(table) = &mut self.table else {
+            return Err(internal(format!("removal from the stream {}", def.name)));
+        };
+        let rows = conform(&def.name, &nullable(schema), &batch, 1)?;
+        if table.remove(rows.columns())? {
+            return Ok(());
+        }
+        let message = format!("rows of {} were changed by another write meanwhile", def.name);
+        Err(Error::new(Code::Conflict, message).stream(&def.name).hint("try again"))
     }
 
     /// Stages the removal of rows and returns how many there were.
@@ -191,6 +229,14 @@ impl Stream {
         self.event_time.is_some() || self.unique.is_some() || self.table.is_some()
     }
 
+    /// Rows that were made before columns were added have NULL in these.
+    fn at_full_width(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        match self.earlier_widths.contains(&batch.num_columns()) {
+            true => widened(&self.definition.schema, batch),
+            false => Ok(batch.clone()),
+        }
+    }
+
     fn advance(&mut self, newest_us: Option<i64>, delay_us: i64) {
         let watermark = newest_us.map(|t| t.saturating_sub(delay_us));
         self.counters.watermark_us = self.counters.watermark_us.max(watermark);
@@ -209,6 +255,21 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// A row whose key is there already, in PostgreSQL's words.
+fn duplicate_key(def: &StreamDef, rows: &RecordBatch, at: usize) -> Error {
+    let value = |column: &String| {
+        let column = def.position(column).map(|c| rows.column(c));
+        column.and_then(|c| arrow::util::display::array_value_to_string(c, at).ok())
+    };
+    let values: Vec<String> = def.primary_key.iter().filter_map(value).collect();
+    let name = &def.name;
+    let message = format!("duplicate key value violates unique constraint \"{name}_pkey\"");
+    let (keys, values) = (def.primary_key.join(", "), values.join(", "));
+    Error::new(Code::UniqueViolation, message)
+        .stream(name)
+        .hint(format!("the key ({keys})=({values}) exists already"))
 }
 
 /// A column of times as microseconds since the Unix epoch.

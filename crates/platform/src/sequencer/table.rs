@@ -1,18 +1,21 @@
 //! The current rows of a table, and what a write changes in them: the only place where upserts and
 //! deletes become explicit changes (old row -1, new row +1).
 //!
-//! Rows and keys are kept as Arrow row bytes. Writes are staged in a journal, which also tells a
+//! Rows and keys are kept as Arrow row bytes, floats in their canonical form: readers that add up the
+//! table's changes hold 0.0 and -0.0 for one value, and must find the rows that are here. Writes are staged in a journal, which also tells a
 //! commit's net change: for each key touched, its value before against its value now. History is
 //! absorbed as a sum of weights, in any order, and settled once; a key with two rows, or a row with
 //! another weight than a table can have, is refused as damage.
 
+use super::checks::widened;
 use super::key::{canonical, key_columns};
 use super::request::internal;
 use crate::{Code, Error, Result};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 use kaplan_circuit::Delta;
+use kaplan_sql::catalog::OnConflict;
 use std::collections::{HashMap, HashSet};
 
 /// Rows settled at once.
@@ -23,6 +26,7 @@ type Bytes = Box<[u8]>;
 /// The current rows of one table.
 pub(super) struct Table {
     schema: SchemaRef,
+    on_conflict: OnConflict,
     rows: RowConverter,
     kind: Kind,
     /// Rows absorbed since the last [`Table::settle`], with the sums of their weights.
@@ -51,7 +55,7 @@ struct Bag {
 
 impl Table {
     /// An empty table; `key` holds the positions of the primary key, or nothing.
-    pub fn new(schema: &SchemaRef, key: Vec<usize>) -> Result<Self> {
+    pub fn new(schema: &SchemaRef, key: Vec<usize>, on_conflict: OnConflict) -> Result<Self> {
         let field = |c: usize| SortField::new(schema.field(c).data_type().clone());
         let converter = |columns: &mut dyn Iterator<Item = usize>| {
             RowConverter::new(columns.map(field).collect()).map_err(internal)
@@ -64,7 +68,8 @@ impl Table {
             let (current, journal) = (HashMap::new(), Vec::new());
             Kind::Keyed(Keyed { columns: key, keys, current, journal })
         };
-        Ok(Self { schema: SchemaRef::clone(schema), rows, kind, absorbed: HashMap::new() })
+        let schema = SchemaRef::clone(schema);
+        Ok(Self { schema, on_conflict, rows, kind, absorbed: HashMap::new() })
     }
 
     /// The positions of the primary key's columns; empty for a table without one.
@@ -75,20 +80,72 @@ impl Table {
         }
     }
 
-    /// Stages rows: sets them by key, or adds them where there is no key.
+    /// Stages rows: sets them by key as the table's `ON CONFLICT` says, or adds them where there is
+    /// no key.
     pub fn put(&mut self, batch: &RecordBatch) -> Result<()> {
-        let rows = self.rows.convert_columns(batch.columns()).map_err(internal)?;
+        let rows = encode(&self.rows, batch.columns())?;
         match &mut self.kind {
             Kind::Bag(bag) => rows.iter().for_each(|row| bag.add(row.as_ref(), 1)),
             Kind::Keyed(keyed) => {
                 let columns = key_columns(batch, &keyed.columns);
                 let keys = keyed.keys.convert_columns(&columns).map_err(internal)?;
                 for (key, row) in keys.iter().zip(rows.iter()) {
-                    keyed.set(key.as_ref(), row.as_ref());
+                    match (self.on_conflict, keyed.current.get(key.as_ref())) {
+                        (OnConflict::Ignore, Some(_)) => {}
+                        (OnConflict::UpdateIfNotNull, Some(old)) => {
+                            let merged = merge(&self.rows, old, row.as_ref())?;
+                            keyed.set(key.as_ref(), &merged);
+                        }
+                        _ => keyed.set(key.as_ref(), row.as_ref()),
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Stages rows whose keys are not there yet. Returns the position of the first one whose key is.
+    pub fn insert(&mut self, batch: &RecordBatch) -> Result<Option<usize>> {
+        let Kind::Keyed(keyed) = &mut self.kind else {
+            self.put(batch)?;
+            return Ok(None);
+        };
+        let rows = encode(&self.rows, batch.columns())?;
+        let columns = key_columns(batch, &keyed.columns);
+        let keys = keyed.keys.convert_columns(&columns).map_err(internal)?;
+        for (at, (key, row)) in keys.iter().zip(rows.iter()).enumerate() {
+            if keyed.current.contains_key(key.as_ref()) {
+                return Ok(Some(at));
+            }
+            keyed.set(key.as_ref(), row.as_ref());
+        }
+        Ok(None)
+    }
+
+    /// Stages the removal of whole rows. Returns whether each was there as it is given.
+    pub fn remove(&mut self, columns: &[ArrayRef]) -> Result<bool> {
+        let rows = encode(&self.rows, columns)?;
+        match &mut self.kind {
+            Kind::Bag(bag) => {
+                for row in rows.iter() {
+                    if !bag.current.contains_key(row.as_ref()) {
+                        return Ok(false);
+                    }
+                    bag.add(row.as_ref(), -1);
+                }
+            }
+            Kind::Keyed(keyed) => {
+                let keys: Vec<_> = keyed.columns.iter().map(|c| canonical(&columns[*c])).collect();
+                let keys = keyed.keys.convert_columns(&keys).map_err(internal)?;
+                for (key, row) in keys.iter().zip(rows.iter()) {
+                    if keyed.current.get(key.as_ref()).is_none_or(|old| **old != *row.as_ref()) {
+                        return Ok(false);
+                    }
+                    keyed.remove(key.as_ref());
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Stages the removal of rows, given as key columns or, without a key, as whole rows. Returns
@@ -97,7 +154,7 @@ impl Table {
         let mut removed = 0;
         match &mut self.kind {
             Kind::Bag(bag) => {
-                let rows = self.rows.convert_columns(columns).map_err(internal)?;
+                let rows = encode(&self.rows, columns)?;
                 for row in rows.iter() {
                     if bag.current.contains_key(row.as_ref()) {
                         bag.add(row.as_ref(), -1);
@@ -129,7 +186,7 @@ impl Table {
 
     /// Adds rows of history, in any order.
     pub fn absorb(&mut self, delta: &Delta) -> Result<()> {
-        let rows = self.rows.convert_columns(delta.rows.columns()).map_err(internal)?;
+        let rows = encode(&self.rows, delta.rows.columns())?;
         for (index, row) in rows.iter().enumerate() {
             add(&mut self.absorbed, row.as_ref(), delta.weight(index));
         }
@@ -167,6 +224,44 @@ impl Table {
                 self.load(rows)
             }
         }
+    }
+
+    /// Gives the table more columns at its end, NULL in every row. Nothing may be staged.
+    pub fn widen(&mut self, schema: &SchemaRef) -> Result<()> {
+        if schema.fields().len() == self.schema.fields().len() {
+            self.schema = SchemaRef::clone(schema);
+            return Ok(());
+        }
+        let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone()));
+        let converter = RowConverter::new(fields.collect()).map_err(internal)?;
+        let widen = |rows: &[&Bytes]| -> Result<Vec<Bytes>> {
+            let batch = self.decode(&rows.iter().map(|row| row.as_ref()).collect::<Vec<_>>())?;
+            let batch = widened(schema, &batch)?;
+            let rows = converter.convert_columns(batch.columns()).map_err(internal)?;
+            Ok(rows.iter().map(|row| row.as_ref().into()).collect())
+        };
+        match &self.kind {
+            Kind::Keyed(keyed) => {
+                let (mut current, all) = (HashMap::new(), keyed.current.iter().collect::<Vec<_>>());
+                for chunk in all.chunks(SETTLE_ROWS) {
+                    let rows = widen(&chunk.iter().map(|(_, row)| *row).collect::<Vec<_>>())?;
+                    current.extend(chunk.iter().map(|(key, _)| (*key).clone()).zip(rows));
+                }
+                let Kind::Keyed(keyed) = &mut self.kind else { return Ok(()) };
+                keyed.current = current;
+            }
+            Kind::Bag(bag) => {
+                let (mut current, all) = (HashMap::new(), bag.current.iter().collect::<Vec<_>>());
+                for chunk in all.chunks(SETTLE_ROWS) {
+                    let rows = widen(&chunk.iter().map(|(row, _)| *row).collect::<Vec<_>>())?;
+                    current.extend(rows.into_iter().zip(chunk.iter().map(|(_, count)| **count)));
+                }
+                let Kind::Bag(bag) = &mut self.kind else { return Ok(()) };
+                bag.current = current;
+            }
+        }
+        (self.rows, self.schema) = (converter, SchemaRef::clone(schema));
+        Ok(())
     }
 
     /// The place in the journal to which [`Table::revert`] can go back.
@@ -217,6 +312,24 @@ impl Table {
         let columns = columns.map_err(internal)?;
         RecordBatch::try_new(SchemaRef::clone(&self.schema), columns).map_err(internal)
     }
+}
+
+/// Rows as bytes, floats in their canonical form.
+fn encode(converter: &RowConverter, columns: &[ArrayRef]) -> Result<Rows> {
+    let columns: Vec<ArrayRef> = columns.iter().map(canonical).collect();
+    converter.convert_columns(&columns).map_err(internal)
+}
+
+/// The new row with the old one's values where it has NULL.
+fn merge(converter: &RowConverter, old: &[u8], new: &[u8]) -> Result<Bytes> {
+    let parser = converter.parser();
+    let both = converter.convert_rows([parser.parse(old), parser.parse(new)]);
+    let merged = both.map_err(internal)?.into_iter().map(|column| {
+        let from = usize::from(column.is_valid(1));
+        column.slice(from, 1)
+    });
+    let merged = converter.convert_columns(&merged.collect::<Vec<_>>()).map_err(internal)?;
+    Ok(merged.row(0).as_ref().into())
 }
 
 /// Rows, as bytes, and their weights.

@@ -18,7 +18,7 @@ use arrow::datatypes::{
 use kaplan_base::{Lsn, StreamId};
 use kaplan_circuit::decode_delta;
 use kaplan_log::Commit;
-use kaplan_sql::catalog::{StreamDef, UniqueDef, WatermarkDef};
+use kaplan_sql::catalog::{OnConflict, StreamDef, UniqueDef, WatermarkDef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -94,6 +94,8 @@ fn definition(id: StreamId, name: &str) -> Definition {
         unique: None,
         checks: Vec::new(),
         created_at: Lsn::ZERO,
+        on_conflict: OnConflict::default(),
+        stored: None,
     };
     Definition { def, schema: schema(), checks: None, quarantine: None }
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
 
+mod changes;
+mod definitions;
 mod functions;
 mod lifecycle;
 mod support;

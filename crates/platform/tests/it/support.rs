@@ -12,6 +12,14 @@ pub struct Running {
 }
 
 impl Running {
+    /// A new platform after these statements; the directory goes when it is dropped.
+    pub async fn start(sql: &str) -> (tempfile::TempDir, Running) {
+        let dir = tempfile::tempdir().expect("directory");
+        let mut running = Running::open(dir.path()).await;
+        running.sql(sql).await;
+        (dir, running)
+    }
+
     pub async fn open(dir: &Path) -> Running {
         let settings = Settings {
             data_dir: dir.to_path_buf(),

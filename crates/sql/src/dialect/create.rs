@@ -6,9 +6,10 @@ use super::cursor::{Cursor, folded};
 use super::error::{Error, Kind, Result};
 use super::interval;
 use super::options;
-use super::statement::CreateStream;
+use super::statement::{CreateQuery, CreateStream, Statement};
 use super::types::{arrow_type, of_ast, sql_type_of};
-use crate::catalog::{CheckDef, ColumnDef, OnViolation, UniqueDef, WatermarkDef};
+use super::view;
+use crate::catalog::{CheckDef, ColumnDef, OnConflict, OnViolation, UniqueDef, WatermarkDef};
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, visit_expressions};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -17,17 +18,33 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// Reads what follows `CREATE STREAM` (`append_only`) or `CREATE TABLE`.
-pub(super) fn create_stream(cursor: &mut Cursor<'_>, append_only: bool) -> Result<CreateStream> {
+pub(super) fn create(cursor: &mut Cursor<'_>, append_only: bool) -> Result<Statement> {
     let if_not_exists = cursor.if_not_exists();
     let name = new_relation(cursor)?;
-    if cursor.is("AS") {
-        return Err(cursor.here(
-            Error::unsupported("CREATE TABLE .. AS is not supported")
-                .hint("use CREATE MATERIALIZED VIEW, or CREATE TABLE and INSERT .. SELECT"),
-        ));
+    let names = cursor.is_name_list_before("AS");
+    if names || cursor.is("AS") {
+        let columns = if names { view::view_columns(cursor)? } else { Vec::new() };
+        cursor.expect("AS")?;
+        let first = cursor.mark();
+        let query = view::query(cursor)?;
+        if append_only {
+            return Err(cursor.here(
+                Error::unsupported("CREATE STREAM .. AS is not supported")
+                    .hint("use CREATE STREAM and INSERT .. SELECT, or a materialized view"),
+            ));
+        }
+        let query_text = cursor.text_from(first).to_owned();
+        let or_replace = false;
+        let create = CreateQuery { or_replace, if_not_exists, name, columns, query, query_text };
+        return Ok(Statement::CreateTableAs(create));
     }
     let mut builder = Builder::new(name);
-    cursor.parenthesized(|cursor| builder.element(cursor))?;
+    if *cursor.peek() == Token::LParen && cursor.is_symbol(1, &Token::RParen) {
+        cursor.skip();
+        cursor.skip();
+    } else {
+        cursor.parenthesized(|cursor| builder.element(cursor))?;
+    }
     let mut append_only = append_only;
     let mut options = None;
     loop {
@@ -35,26 +52,66 @@ pub(super) fn create_stream(cursor: &mut Cursor<'_>, append_only: bool) -> Resul
             append_only = true;
         } else if cursor.is("WATERMARK") {
             builder.watermark(cursor)?;
+        } else if cursor.accept("ON CONFLICT") {
+            builder.on_conflict(cursor)?;
         } else if options.is_none() && cursor.accept("WITH") {
             options = Some(options::read(cursor)?);
         } else {
             break;
         }
     }
-    builder.finish(if_not_exists, append_only, options.unwrap_or_default())
+    let create = builder.finish(if_not_exists, append_only, options.unwrap_or_default())?;
+    Ok(Statement::CreateStream(create))
 }
 
 /// The name of a stream or view to be created: it becomes a part of paths and URLs.
 pub(super) fn new_relation(cursor: &mut Cursor<'_>) -> Result<String> {
     let at = cursor.location();
     let name = cursor.relation()?;
+    let (schema, plain) = name.split_once('.').unwrap_or(("public", &name));
+    if ["batch", "speed", "pg_catalog", "information_schema"].contains(&schema) {
+        return Err(Error::invalid(format!("the schema {schema} is reserved"))
+            .hint(format!("write {plain}, or choose another schema"))
+            .at(at.line, at.column));
+    }
+    for part in [schema, plain] {
+        plain_name(part).map_err(|e| e.at(at.line, at.column))?;
+    }
+    Ok(name)
+}
+
+/// Refuses a name that cannot be a part of paths and URLs.
+pub(super) fn plain_name(name: &str) -> Result<()> {
     let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     if name.starts_with('_') || !name.chars().all(plain) {
         return Err(Error::invalid(format!("the name {name:?} cannot be used"))
-            .hint("begin with a letter, and use letters, digits and _")
+            .hint("begin with a letter, and use letters, digits and _"));
+    }
+    Ok(())
+}
+
+/// What follows `ADD COLUMN`: a column of a stream or table that exists.
+pub(super) fn added_column(cursor: &mut Cursor<'_>, relation: &str) -> Result<ColumnDef> {
+    let mut builder = Builder::new(relation.to_owned());
+    let at = cursor.location();
+    builder.column(cursor)?;
+    let refused = if builder.primary_key.is_some() {
+        Some("PRIMARY KEY")
+    } else if !builder.checks.is_empty() {
+        Some("CHECK")
+    } else if builder.columns.iter().any(|c| c.generated.is_some()) {
+        Some("GENERATED")
+    } else if builder.columns.iter().any(|c| !c.nullable) {
+        Some("NOT NULL")
+    } else {
+        None
+    };
+    if let Some(what) = refused {
+        return Err(Error::unsupported(format!("{what} on an added column is not supported"))
+            .hint("earlier rows have NULL or the default in it; create a new table instead")
             .at(at.line, at.column));
     }
-    Ok(name)
+    builder.columns.pop().ok_or_else(|| cursor.expected("a column"))
 }
 
 struct Builder {
@@ -65,6 +122,8 @@ struct Builder {
     watermark: Option<WatermarkDef>,
     unique: Option<UniqueDef>,
     checks: Vec<(Option<String>, String, OnViolation, Expr)>,
+    generated: Vec<Expr>,
+    on_conflict: Option<OnConflict>,
 }
 
 impl Builder {
@@ -77,7 +136,30 @@ impl Builder {
             watermark: None,
             unique: None,
             checks: Vec::new(),
+            generated: Vec::new(),
+            on_conflict: None,
         }
+    }
+
+    /// `{OVERWRITE | IGNORE | DO NOTHING | DO UPDATE IF NOT NULL}`, after `ON CONFLICT`.
+    fn on_conflict(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let words =
+            ["DO UPDATE FULL", "OVERWRITE", "IGNORE", "DO NOTHING", "DO UPDATE IF NOT NULL"];
+        self.on_conflict = Some(match cursor.accept_one(&words) {
+            Some(0 | 1) => OnConflict::Overwrite,
+            Some(2 | 3) => OnConflict::Ignore,
+            Some(_) => OnConflict::UpdateIfNotNull,
+            None => {
+                return Err(cursor.expected("OVERWRITE, IGNORE or DO UPDATE IF NOT NULL"));
+            }
+        });
+        if cursor.is("WITH") && cursor.is_nth(1, "VERSION") {
+            return Err(cursor.here(
+                Error::unsupported("WITH VERSION COLUMN is not supported")
+                    .hint("the last row that arrives wins; leave it out"),
+            ));
+        }
+        Ok(())
     }
 
     fn element(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
@@ -130,12 +212,7 @@ impl Builder {
             e.at(at.line, at.column)
         })?;
         let sql_type = sql_type_of(&field);
-        self.columns.push(ColumnDef {
-            name: name.clone(),
-            sql_type,
-            nullable: true,
-            default: None,
-        });
+        self.columns.push(ColumnDef::new(name.clone(), sql_type));
         self.column_options(cursor, &name)
     }
 
@@ -158,18 +235,58 @@ impl Builder {
                 let constraint = cursor.name("name of a constraint")?;
                 cursor.expect("CHECK")?;
                 self.check(cursor, Some(constraint))?;
+            } else if cursor.accept("GENERATED ALWAYS AS") {
+                if cursor.is("IDENTITY") {
+                    return Err(cursor.here(Error::unsupported("IDENTITY is not supported")));
+                }
+                self.generated(cursor)?;
+            } else if cursor.accept("AS") {
+                self.generated(cursor)?;
             } else if cursor.is("UNIQUE") {
                 return Err(cursor.here(unique_needs_within()));
             } else if ["REFERENCES", "GENERATED", "COLLATE"].iter().any(|word| cursor.is(word)) {
                 let message = format!("{} is not supported on a column", cursor.peek());
                 return Err(cursor.here(Error::unsupported(message)));
-            } else if matches!(cursor.peek(), Token::Comma | Token::RParen) {
+            } else if matches!(cursor.peek(), Token::Comma | Token::RParen) || cursor.at_end() {
                 return Ok(());
             } else {
                 return Err(cursor
                     .expected("NOT NULL, DEFAULT, PRIMARY KEY, CHECK, a comma or a parenthesis"));
             }
         }
+    }
+
+    /// The expression of a generated column, in parentheses or not, then `[STORED | VIRTUAL]`.
+    fn generated(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let first = cursor.mark();
+        let expr = cursor.expr()?;
+        let text = cursor.text_from(first).to_owned();
+        cursor.accept_one(&["STORED", "VIRTUAL"]);
+        if let Some(column) = self.columns.last_mut() {
+            column.generated = Some(text);
+        }
+        self.generated.push(expr);
+        Ok(())
+    }
+
+    /// Refuses generated columns that use what they cannot.
+    fn check_generated(&self) -> Result<()> {
+        let computed = self.columns.iter().filter(|c| c.generated.is_some());
+        let names: BTreeSet<String> = computed.clone().map(|c| c.name.clone()).collect();
+        let plain: BTreeSet<String> = self.names.difference(&names).cloned().collect();
+        for (column, expr) in computed.zip(&self.generated) {
+            let (name, text) = (&column.name, column.generated.as_deref().unwrap_or_default());
+            if column.default.is_some() {
+                let message = format!("the generated column {name} has a DEFAULT");
+                return Err(Error::invalid(message).hint("write one of the two"));
+            }
+            check_columns(expr, &self.name, Some(&plain)).map_err(|e| Error {
+                message: format!("the generated column {name} AS {text}: {}", e.message),
+                hint: Some("it may use columns that are not generated".to_owned()),
+                ..e
+            })?;
+        }
+        Ok(())
     }
 
     fn set_not_null(&mut self, name: &str) {
@@ -259,9 +376,18 @@ impl Builder {
             check_columns(condition, &self.name, Some(&self.names))
                 .map_err(|e| Error { message: format!("CHECK ({text}): {}", e.message), ..e })?;
         }
+        self.check_generated()?;
         if self.columns.is_empty() {
             return Err(Error::invalid(format!("{} has no columns", self.name)));
         }
+        if self.on_conflict.is_some() && primary_key.is_empty() {
+            return Err(Error::invalid(format!(
+                "{} has ON CONFLICT and no PRIMARY KEY",
+                self.name
+            ))
+            .hint("rows conflict by PRIMARY KEY: declare one, or leave ON CONFLICT out"));
+        }
+        let on_conflict = self.on_conflict.unwrap_or_default();
         let checks = named_checks(&self.name, self.checks)?;
         let Builder { name, columns, watermark, unique, .. } =
             Builder { checks: Vec::new(), ..self };
@@ -274,6 +400,7 @@ impl Builder {
             watermark,
             unique,
             checks,
+            on_conflict,
             options,
         })
     }

@@ -46,6 +46,27 @@ impl<'a> Cursor<'a> {
         self.is_nth(0, word)
     }
 
+    /// Whether the token `n` places ahead is this symbol.
+    pub(super) fn is_symbol(&self, n: usize, symbol: &Token) -> bool {
+        self.parser.peek_nth_token_ref(n).token == *symbol
+    }
+
+    /// Whether `(name, ..)` and then the word `word` come next.
+    pub(super) fn is_name_list_before(&self, word: &str) -> bool {
+        if !self.is_symbol(0, &Token::LParen) {
+            return false;
+        }
+        let mut at = 1;
+        while matches!(self.parser.peek_nth_token_ref(at).token, Token::Word(_)) {
+            match &self.parser.peek_nth_token_ref(at + 1).token {
+                Token::Comma => at += 2,
+                Token::RParen => return self.is_nth(at + 2, word),
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// Skips the next token.
     pub(super) fn skip(&mut self) {
         self.parser.advance_token();
@@ -131,18 +152,21 @@ impl<'a> Cursor<'a> {
         Ok(name)
     }
 
-    /// The name of a stream, table or view; `public.` is dropped, other schemas are refused.
+    /// The name of a stream, table or view: `t`, or `s.t` in another schema than `public`, which is
+    /// dropped.
     pub(super) fn relation(&mut self) -> Result<String> {
         let name = self.name("name of a stream or view")?;
         if !self.accept_symbol(&Token::Period) {
             return Ok(name);
         }
         let rest = self.name("name of a stream or view")?;
-        if name == "public" && *self.peek() != Token::Period {
-            return Ok(rest);
+        if *self.peek() == Token::Period {
+            return Err(self.here(
+                Error::invalid(format!("the name {name}.{rest} has more than two parts"))
+                    .hint("write schema.name: there is one database"),
+            ));
         }
-        Err(Error::invalid(format!("the name {name}.{rest} is in another schema than public"))
-            .hint(format!("write {rest}")))
+        Ok(if name == "public" { rest } else { format!("{name}.{rest}") })
     }
 
     /// A string in single quotes.

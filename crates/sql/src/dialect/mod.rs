@@ -32,11 +32,15 @@ pub use hop::{HOP_STARTS, hop_starts};
 pub use relations::relations;
 pub use source::{MAX_ITEM_TOKENS, MAX_NESTING, MAX_SET_OPERATIONS};
 pub use statement::{
-    AlterView, CreateStream, CreateView, DropRelations, Explain, ExplainTarget, Format, Load,
-    Object, Parsed, Show, Statement, Transaction, ViewOptions,
+    Alter, AlterAction, AlterView, CreateIndex, CreateQuery, CreateStream, CreateView,
+    DropRelations, Explain, ExplainTarget, Format, Load, Object, Parsed, Show, Statement,
+    Transaction, ViewOptions,
 };
 pub(crate) use types::Types;
-pub use types::{DEFAULT_NUMERIC, arrow_type, column_field, schema_of, sql_type_name, sql_type_of};
+pub use types::{
+    DEFAULT_NUMERIC, arrow_type, column_field, schema_of, schema_of_columns, sql_type_name,
+    sql_type_of,
+};
 pub use window::{rewrite, rewrite_expr};
 
 use cursor::Cursor;
@@ -94,12 +98,11 @@ const STATEMENTS: &str = "a statement, such as SELECT, CREATE STREAM, CREATE TAB
      CREATE MATERIALIZED VIEW, INSERT, COPY, SHOW, REFRESH or DROP";
 
 /// First words of statements that PostgreSQL or its relatives have and Kaplan has not.
-const UNSUPPORTED: [(&str, &str); 14] = [
-    ("SUBSCRIBE", "poll the view with SELECT, or read its changes over HTTP"),
-    ("MERGE", "use INSERT, UPDATE and DELETE on a table with a PRIMARY KEY"),
-    ("TRUNCATE", "use DELETE FROM, or DROP and CREATE"),
-    ("GRANT", "access is set in the server's settings"),
-    ("REVOKE", "access is set in the server's settings"),
+const UNSUPPORTED: [(&str, &str); 13] = [
+    ("SUBSCRIBE", "poll the view with SELECT"),
+    ("MERGE", "use INSERT .. ON CONFLICT, UPDATE and DELETE"),
+    ("GRANT", "there are no users and no rights; put a proxy in front"),
+    ("REVOKE", "there are no users and no rights; put a proxy in front"),
     ("DECLARE", "run the query without a cursor"),
     ("SAVEPOINT", "every statement is its own commit"),
     ("RELEASE", "every statement is its own commit"),
@@ -146,50 +149,52 @@ fn definition(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
 }
 
 fn create(cursor: &mut Cursor<'_>) -> Result<Statement> {
-    if cursor.is("OR") {
+    let or_replace = cursor.accept("OR REPLACE");
+    if cursor.accept("VIEW") {
+        return view::create_plain_view(cursor, or_replace);
+    }
+    if or_replace {
         return Err(cursor.here(
-            Error::unsupported("CREATE OR REPLACE is not supported")
+            Error::unsupported(format!("CREATE OR REPLACE {} is not supported", cursor.peek()))
                 .hint("use DROP .. IF EXISTS and CREATE, or CREATE .. IF NOT EXISTS"),
         ));
     }
     if cursor.accept("STREAM") {
-        create::create_stream(cursor, true).map(Statement::CreateStream)
+        create::create(cursor, true)
     } else if cursor.accept("TABLE") {
-        create::create_stream(cursor, false).map(Statement::CreateStream)
+        create::create(cursor, false)
     } else if cursor.accept("MATERIALIZED VIEW") {
         view::create_view(cursor).map(Statement::CreateView)
-    } else if cursor.is("VIEW") {
-        Err(cursor.here(
-            Error::unsupported("CREATE VIEW is not supported")
-                .hint("use CREATE MATERIALIZED VIEW: it is kept up to date"),
-        ))
-    } else if [
-        "TEMP",
-        "TEMPORARY",
-        "UNLOGGED",
-        "EXTERNAL",
-        "INDEX",
-        "UNIQUE",
-        "SCHEMA",
-        "SOURCE",
-        "SINK",
-        "DATABASE",
-        "EXTENSION",
-        "TYPE",
-        "ROLE",
-        "USER",
-        "SEQUENCE",
-        "TRIGGER",
-    ]
-    .iter()
-    .any(|word| cursor.is(word))
-    {
+    } else if cursor.accept("INDEX") {
+        view::create_index(cursor)
+    } else if cursor.accept("SCHEMA") {
+        view::create_namespace(cursor, Object::Schema)
+    } else if cursor.accept("DATABASE") {
+        view::create_namespace(cursor, Object::Database)
+    } else if UNSUPPORTED_CREATE.iter().any(|word| cursor.is(word)) {
         let message = format!("CREATE {} is not supported", cursor.peek());
-        Err(cursor.here(
-            Error::unsupported(message)
-                .hint("what can be created: STREAM, TABLE, MATERIALIZED VIEW"),
-        ))
+        Err(cursor
+            .here(Error::unsupported(message).hint(
+                "what can be created: STREAM, TABLE, VIEW, MATERIALIZED VIEW, INDEX, SCHEMA",
+            )))
     } else {
-        Err(cursor.expected("STREAM, TABLE or MATERIALIZED VIEW"))
+        Err(cursor.expected("STREAM, TABLE, VIEW or MATERIALIZED VIEW"))
     }
 }
+
+/// What PostgreSQL or its relatives can create and Kaplan cannot.
+const UNSUPPORTED_CREATE: [&str; 13] = [
+    "TEMP",
+    "TEMPORARY",
+    "UNLOGGED",
+    "EXTERNAL",
+    "UNIQUE",
+    "SOURCE",
+    "SINK",
+    "EXTENSION",
+    "TYPE",
+    "ROLE",
+    "USER",
+    "SEQUENCE",
+    "TRIGGER",
+];

@@ -2,7 +2,8 @@
 //! queries are `sqlparser` trees whose windows are rewritten already ([`super::rewrite`]).
 
 use crate::catalog::{
-    Architecture, BatchMode, CheckDef, ColumnDef, FunctionDef, StreamDef, UniqueDef, WatermarkDef,
+    Architecture, BatchMode, CheckDef, ColumnDef, FunctionDef, OnConflict, StreamDef, UniqueDef,
+    WatermarkDef,
 };
 use datafusion::sql::sqlparser::ast;
 use kaplan_base::{Lsn, StreamId};
@@ -24,8 +25,27 @@ pub enum Statement {
     CreateStream(CreateStream),
     /// `CREATE MATERIALIZED VIEW`.
     CreateView(CreateView),
+    /// `CREATE TABLE t AS SELECT ..`.
+    CreateTableAs(CreateQuery),
+    /// `CREATE [OR REPLACE] VIEW`.
+    CreatePlainView(CreateQuery),
+    /// `CREATE INDEX`.
+    CreateIndex(CreateIndex),
+    /// `CREATE SCHEMA` and `CREATE DATABASE`.
+    CreateNamespace {
+        /// [`Object::Schema`] or [`Object::Database`].
+        object: Object,
+        /// An existing one is no error.
+        if_not_exists: bool,
+        /// The name.
+        name: String,
+    },
     /// `ALTER MATERIALIZED VIEW .. SET (..)`.
     AlterView(AlterView),
+    /// `ALTER {TABLE | STREAM | [MATERIALIZED] VIEW} .. RENAME ..` and the like.
+    Alter(Alter),
+    /// `TRUNCATE [TABLE] a, b`.
+    Truncate(Vec<String>),
     /// `DROP ..`.
     Drop(DropRelations),
     /// `CREATE [OR REPLACE] FUNCTION`.
@@ -115,6 +135,8 @@ pub struct CreateStream {
     pub unique: Option<UniqueDef>,
     /// The checks, named.
     pub checks: Vec<CheckDef>,
+    /// `ON CONFLICT ..`.
+    pub on_conflict: OnConflict,
     /// `WITH (..)`, by lower-case name.
     pub options: BTreeMap<String, String>,
 }
@@ -133,8 +155,78 @@ impl CreateStream {
             unique: self.unique,
             checks: self.checks,
             created_at,
+            on_conflict: self.on_conflict,
+            stored: None,
         }
     }
+}
+
+/// A query with a name: `CREATE VIEW` and `CREATE TABLE .. AS`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateQuery {
+    /// `OR REPLACE`.
+    pub or_replace: bool,
+    /// An existing one is no error.
+    pub if_not_exists: bool,
+    /// The name.
+    pub name: String,
+    /// Output column names, when given.
+    pub columns: Vec<String>,
+    /// The query, windows rewritten.
+    pub query: Box<ast::Query>,
+    /// The query as written.
+    pub query_text: String,
+}
+
+/// `CREATE INDEX [IF NOT EXISTS] [name] ON relation (key, ..) [INCLUDE (..)]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateIndex {
+    /// An existing one is no error.
+    pub if_not_exists: bool,
+    /// The name, when given.
+    pub name: Option<String>,
+    /// The stream, table or view.
+    pub relation: String,
+    /// The columns that the key names.
+    pub columns: Vec<String>,
+    /// The key's expressions as written.
+    pub key: Vec<String>,
+    /// `INCLUDE (..)`.
+    pub include: Vec<String>,
+}
+
+/// `ALTER .. name action`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alter {
+    /// What it is.
+    pub object: Object,
+    /// A missing one is no error.
+    pub if_exists: bool,
+    /// The name.
+    pub name: String,
+    /// What to do.
+    pub action: AlterAction,
+}
+
+/// What `ALTER` does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AlterAction {
+    /// `RENAME TO b`.
+    Rename(String),
+    /// `RENAME [COLUMN] a TO b`.
+    RenameColumn {
+        /// The column.
+        from: String,
+        /// Its new name.
+        to: String,
+    },
+    /// `ADD [COLUMN] [IF NOT EXISTS] c type [DEFAULT ..]`.
+    AddColumn {
+        /// An existing one is no error.
+        if_not_exists: bool,
+        /// The column.
+        column: Box<ColumnDef>,
+    },
 }
 
 /// `CREATE MATERIALIZED VIEW`.
@@ -189,9 +281,16 @@ pub enum Object {
     Table,
     /// `[MATERIALIZED] VIEW`.
     View,
+    /// `INDEX`.
+    Index,
+    /// `SCHEMA`.
+    Schema,
+    /// `DATABASE`.
+    Database,
 }
 
-/// `DROP {STREAM | TABLE | [MATERIALIZED] VIEW} [IF EXISTS] a, b [CASCADE]`.
+/// `DROP {STREAM | TABLE | [MATERIALIZED] VIEW | INDEX | SCHEMA | DATABASE} [IF EXISTS] a, b
+/// [CASCADE]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropRelations {
     /// What they are.
@@ -239,8 +338,22 @@ pub enum Show {
     Streams,
     /// `SHOW TABLES`.
     Tables,
-    /// `SHOW [MATERIALIZED] VIEWS`.
+    /// `SHOW VIEWS`: plain ones and materialized ones.
     Views,
+    /// `SHOW MATERIALIZED VIEWS`.
+    MaterializedViews,
+    /// `SHOW SOURCES`.
+    Sources,
+    /// `SHOW SINKS`.
+    Sinks,
+    /// `SHOW INDEXES [FROM relation]`.
+    Indexes(Option<String>),
+    /// `SHOW SCHEMAS`.
+    Schemas,
+    /// `SHOW DATABASES`.
+    Databases,
+    /// `SHOW COLUMNS FROM relation`.
+    Columns(String),
     /// `SHOW BATCH RUNS [FOR view]`.
     BatchRuns {
         /// Only those of this view.

@@ -2,7 +2,7 @@
 //! panic.
 
 use super::*;
-use crate::catalog::{Architecture, BatchMode, OnViolation};
+use crate::catalog::{Architecture, BatchMode, ColumnDef, OnViolation};
 use arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::pretty::pretty_format_batches;
@@ -132,7 +132,53 @@ fn verbs() {
     };
     let table = [
         ("SHOW STREAMS", Statement::Show(Show::Streams)),
-        ("show materialized views", Statement::Show(Show::Views)),
+        ("show materialized views", Statement::Show(Show::MaterializedViews)),
+        ("show indexes from s.t", Statement::Show(Show::Indexes(Some("s.t".into())))),
+        ("show columns from public.t", Statement::Show(Show::Columns("t".into()))),
+        ("truncate table t, s.u", Statement::Truncate(vec!["t".into(), "s.u".into()])),
+        (
+            "alter table if exists t rename a to b",
+            Statement::Alter(Alter {
+                object: Object::Table,
+                if_exists: true,
+                name: "t".into(),
+                action: AlterAction::RenameColumn { from: "a".into(), to: "b".into() },
+            }),
+        ),
+        (
+            "alter table t add column c varchar default 'x'",
+            Statement::Alter(Alter {
+                object: Object::Table,
+                if_exists: false,
+                name: "t".into(),
+                action: AlterAction::AddColumn {
+                    if_not_exists: false,
+                    column: Box::new(ColumnDef {
+                        default: Some("'x'".into()),
+                        ..ColumnDef::new("c", "text")
+                    }),
+                },
+            }),
+        ),
+        (
+            "create index i on v (a desc, b) include (c)",
+            Statement::CreateIndex(CreateIndex {
+                if_not_exists: false,
+                name: Some("i".into()),
+                relation: "v".into(),
+                columns: vec!["a".into(), "b".into(), "c".into()],
+                key: vec!["a desc".into(), "b".into()],
+                include: vec!["c".into()],
+            }),
+        ),
+        (
+            "create schema if not exists s",
+            Statement::CreateNamespace {
+                object: Object::Schema,
+                if_not_exists: true,
+                name: "s".into(),
+            },
+        ),
         ("show batch runs", Statement::Show(Show::BatchRuns { view: None })),
         ("show all", Statement::Show(Show::All)),
         ("show server_version", Statement::Show(Show::Variable("server_version".into()))),
@@ -244,7 +290,7 @@ fn refusals_name_the_mistake_and_the_remedy() {
         ("select 1 from".into(), Syntax, "found end of input", ""),
         ("select 'abc".into(), Syntax, "Unterminated", ""),
         ("select 1 1".into(), Syntax, "the end of the statement", ""),
-        ("create view v as select 1".into(), Unsupported, "CREATE VIEW", "MATERIALIZED"),
+        ("create view v with (x = 1) as select 1".into(), Unsupported, "options", "MATERIALIZED"),
         (w("t tablesample bernoulli (10)"), Unsupported, "TABLESAMPLE", "WHERE"),
         (w("(select 1) as t tablesample system (1)"), Unsupported, "TABLESAMPLE", "WHERE"),
         (w("tumble(t, ts, interval '1 h') tablesample system (1)"), Unsupported, "TABLESAMPLE", ""),
@@ -257,8 +303,12 @@ fn refusals_name_the_mistake_and_the_remedy() {
         (w("generate_series(1, 2) with ordinality"), Unsupported, "WITH ORDINALITY", "row_number"),
         (w("t for update"), Unsupported, "FOR UPDATE", "leave it out"),
         ("create or replace table t (a int)".into(), Unsupported, "OR REPLACE", "DROP"),
-        ("create index i on t (a)".into(), Unsupported, "index", "MATERIALIZED VIEW"),
-        ("create table t as select 1".into(), Unsupported, "AS", "MATERIALIZED"),
+        ("create unique index i on t (a)".into(), Unsupported, "unique", "MATERIALIZED VIEW"),
+        ("create stream t as select 1".into(), Unsupported, "AS", "materialized"),
+        ("create table t (a int as b, b int as a)".into(), UnknownColumn, "b", "not generated"),
+        ("create table t (a int) on conflict ignore".into(), Invalid, "ON CONFLICT", "PRIMARY KEY"),
+        ("alter table t add column c int not null".into(), Unsupported, "NOT NULL", "new table"),
+        ("alter table t drop column c".into(), Unsupported, "drop", "RENAME"),
         ("subscribe v".into(), Unsupported, "SUBSCRIBE", "poll"),
         ("copy t to 'x'".into(), Unsupported, "COPY .. TO", "Parquet"),
         ("copy t from stdin".into(), Unsupported, "stdin", "file"),
@@ -287,7 +337,8 @@ fn refusals_name_the_mistake_and_the_remedy() {
         ("create table t (a int, primary key (a, a))".into(), DuplicateColumn, "twice", ""),
         ("create table t (a int, unique (a) within '1 d')".into(), Invalid, "UNIQUE", "STREAM"),
         ("create stream \"a/b\" (a int)".into(), Invalid, "a/b", "letters"),
-        ("create stream x.y (a int)".into(), Invalid, "schema", "write y"),
+        ("create stream batch.y (a int)".into(), Invalid, "reserved", "write y"),
+        ("drop table a.b.c".into(), Invalid, "two parts", "schema.name"),
         (format!("create stream {} (a int)", "n".repeat(64)), Invalid, "64 bytes", ""),
         (v("speed = 1"), Invalid, "no option speed", "batch_schedule"),
         (v("architecture = 'gamma'"), Invalid, "gamma", "'lambda'"),

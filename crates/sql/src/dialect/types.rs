@@ -8,7 +8,7 @@
 use super::cursor::Cursor;
 use super::error::{Error, Kind, Result};
 use super::source::Source;
-use crate::catalog::StreamDef;
+use crate::catalog::{ColumnDef, StreamDef};
 use crate::functions::Logical;
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use datafusion::common::plan_datafusion_err;
@@ -56,11 +56,19 @@ pub fn column_field(name: &str, sql_type: &str, nullable: bool) -> Result<Field>
 /// # Errors
 /// A column's type cannot be read; the message names the column.
 pub fn schema_of(stream: &StreamDef) -> Result<SchemaRef> {
-    let mut fields = Vec::with_capacity(stream.columns.len());
-    for column in &stream.columns {
+    schema_of_columns(&stream.name, &stream.columns)
+}
+
+/// The Arrow schema of a relation's columns.
+///
+/// # Errors
+/// As [`schema_of`] has them.
+pub fn schema_of_columns(relation: &str, columns: &[ColumnDef]) -> Result<SchemaRef> {
+    let mut fields = Vec::with_capacity(columns.len());
+    for column in columns {
         let field = column_field(&column.name, &column.sql_type, column.nullable);
         fields.push(field.map_err(|mut e| {
-            e.message = format!("column {} of {}: {}", column.name, stream.name, e.message);
+            e.message = format!("column {} of {relation}: {}", column.name, e.message);
             e
         })?);
     }

@@ -27,6 +27,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
         "REPLAY",
         "VERIFY",
         "FLUSH",
+        "TRUNCATE",
         "SET",
         "RESET",
         "BEGIN",
@@ -51,6 +52,10 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
         "REPLAY" => view::replay(cursor)?,
         "VERIFY" => view::verify(cursor)?,
         "FLUSH" => Statement::Flush,
+        "TRUNCATE" => {
+            cursor.accept("TABLE");
+            Statement::Truncate(cursor.list(Cursor::relation)?)
+        }
         "SET" => set(cursor)?,
         "RESET" => Statement::Reset(setting(cursor)?),
         "BEGIN" | "START TRANSACTION" => transaction(cursor, Transaction::Begin)?,
@@ -193,17 +198,45 @@ fn show(cursor: &mut Cursor<'_>) -> Result<Show> {
     if cursor.accept("CREATE") {
         return Ok(Show::Create(view::object(cursor)?, cursor.relation()?));
     }
-    let words = ["STREAMS", "TABLES", "VIEWS", "MATERIALIZED VIEWS", "BATCH RUNS", "ALL"];
-    Ok(match cursor.accept_one(&words) {
-        Some(0) => Show::Streams,
-        Some(1) => Show::Tables,
-        Some(2 | 3) => Show::Views,
-        Some(4) => {
+    let words = [
+        "STREAMS",
+        "TABLES",
+        "VIEWS",
+        "MATERIALIZED VIEWS",
+        "BATCH RUNS",
+        "SOURCES",
+        "SINKS",
+        "INDEXES",
+        "SCHEMAS",
+        "DATABASES",
+        "COLUMNS",
+        "ALL",
+    ];
+    let Some(found) = cursor.accept_one(&words) else {
+        return Ok(Show::Variable(setting(cursor)?));
+    };
+    Ok(match words[found] {
+        "STREAMS" => Show::Streams,
+        "TABLES" => Show::Tables,
+        "VIEWS" => Show::Views,
+        "MATERIALIZED VIEWS" => Show::MaterializedViews,
+        "BATCH RUNS" => {
             let view = cursor.accept("FOR").then(|| cursor.relation()).transpose()?;
             Show::BatchRuns { view }
         }
-        Some(_) => Show::All,
-        None => Show::Variable(setting(cursor)?),
+        "SOURCES" => Show::Sources,
+        "SINKS" => Show::Sinks,
+        "INDEXES" => {
+            let from = cursor.accept_one(&["FROM", "ON"]).is_some();
+            Show::Indexes(from.then(|| cursor.relation()).transpose()?)
+        }
+        "SCHEMAS" => Show::Schemas,
+        "DATABASES" => Show::Databases,
+        "COLUMNS" => {
+            cursor.expect("FROM")?;
+            Show::Columns(cursor.relation()?)
+        }
+        _ => Show::All,
     })
 }
 

@@ -95,6 +95,122 @@ fn deletes_count_what_was_there() {
 }
 
 #[test]
+fn rows_are_replaced_only_as_they_are_now() {
+    let mut state = state();
+    done(&mut state, upsert(&[row(1, "a", 0), row(2, "b", 0)]), 0);
+    let replace = |old: &[Row], new: &[Row]| {
+        request(vec![
+            write(ITEMS, WriteKind::Remove, vec![batch(old)]),
+            write(ITEMS, WriteKind::Insert, vec![batch(new)]),
+        ])
+    };
+    // Keys may change places within one statement.
+    let swap = replace(&[row(1, "a", 0), row(2, "b", 0)], &[row(2, "a", 0), row(1, "b", 0)]);
+    let commit = done(&mut state, swap, 0).commit.unwrap();
+    let expected =
+        [(row(1, "a", 0), -1), (row(2, "b", 0), -1), (row(2, "a", 0), 1), (row(1, "b", 0), 1)];
+    assert_eq!(change(&commit, ITEMS), sums(&expected));
+    for (old, new, code) in [
+        (row(1, "a", 0), row(1, "c", 0), Code::Conflict),
+        (row(7, "a", 0), row(7, "c", 0), Code::Conflict),
+        (row(1, "b", 0), row(2, "c", 0), Code::UniqueViolation),
+    ] {
+        assert_eq!(state.decide(replace(&[old], &[new]), 0).unwrap_err().code, code);
+    }
+    let twice = replace(&[row(1, "b", 0), row(1, "b", 0)], &[]);
+    assert_eq!(state.decide(twice, 0).unwrap_err().code, Code::Conflict);
+    // Nothing of what was refused stays.
+    let unchanged = replace(&[row(1, "b", 0)], &[row(1, "b", 0)]);
+    assert!(done(&mut state, unchanged, 0).commit.is_none());
+}
+
+#[test]
+fn a_row_of_a_bag_is_taken_away_as_often_as_it_is_there() {
+    let mut state = state();
+    done(&mut state, append(BAG, &[row(1, "a", 0), row(1, "a", 0)]), 0);
+    let remove = |n: usize| {
+        request(vec![write(BAG, WriteKind::Remove, vec![batch(&vec![row(1, "a", 0); n])])])
+    };
+    assert_eq!(state.decide(remove(3), 0).unwrap_err().code, Code::Conflict);
+    let commit = done(&mut state, remove(2), 0).commit.unwrap();
+    assert_eq!(change(&commit, BAG), sums(&[(row(1, "a", 0), -2)]));
+    assert_eq!(state.decide(remove(1), 0).unwrap_err().code, Code::Conflict);
+}
+
+#[test]
+fn conflicts_of_keys_are_decided_as_the_table_says() {
+    for (on_conflict, expected) in [
+        (OnConflict::Overwrite, Some((2, None))),
+        (OnConflict::Ignore, None),
+        (OnConflict::UpdateIfNotNull, Some((2, Some("a")))),
+    ] {
+        let mut items = definition(ITEMS, "items");
+        items.def.append_only = false;
+        items.def.primary_key = vec!["k".to_owned()];
+        items.def.on_conflict = on_conflict;
+        items.schema = nullable_but_key();
+        let mut state = State::new();
+        state.add_stream(items).unwrap();
+        let rows = |at, s: Option<&str>| {
+            let columns = batch(&[row(1, s.unwrap_or_default(), at)]).columns().to_vec();
+            let text = Arc::new(arrow::array::StringArray::from(vec![s]));
+            let columns = columns.into_iter().map(|c| match c.data_type() {
+                arrow::datatypes::DataType::Utf8 => text.clone() as arrow::array::ArrayRef,
+                _ => c,
+            });
+            RecordBatch::try_new(nullable_but_key(), columns.collect()).unwrap()
+        };
+        let put = |batch| request(vec![write(ITEMS, WriteKind::Upsert, vec![batch])]);
+        done(&mut state, put(rows(1, Some("a"))), 0);
+        let commit = done(&mut state, put(rows(2, None)), 0).commit;
+        let now = expected.map(|(at, s)| put(rows(at, s)));
+        match now {
+            // The row is what was expected: to set it again changes nothing.
+            Some(now) => {
+                assert!(commit.is_some(), "{on_conflict:?}");
+                let again = WriteKind::Remove;
+                let same = now.writes.into_iter().map(|w| StreamWrite { kind: again, ..w });
+                assert!(state.decide(request(same.collect()), 0).is_ok(), "{on_conflict:?}");
+            }
+            None => assert!(commit.is_none(), "{on_conflict:?}"),
+        }
+    }
+}
+
+/// The test columns, all but the key with NULL.
+fn nullable_but_key() -> SchemaRef {
+    let schema = schema();
+    let fields = schema.fields().iter().map(|f| {
+        let nullable = f.name() != "k";
+        f.as_ref().clone().with_nullable(nullable)
+    });
+    Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()))
+}
+
+#[test]
+fn columns_are_added_under_rows_that_are_there() {
+    let mut state = state();
+    done(&mut state, upsert(&[row(1, "a", 0)]), 0);
+    done(&mut state, append(BAG, &[row(1, "a", 0), row(1, "a", 0)]), 0);
+    let mut fields: Vec<_> = schema().fields().iter().cloned().collect();
+    let added = arrow::datatypes::Field::new("more", arrow::datatypes::DataType::Int64, true);
+    fields.push(Arc::new(added));
+    let wide: SchemaRef = Arc::new(arrow::datatypes::Schema::new(fields));
+    for mut definition in definitions().into_iter().skip(1) {
+        definition.schema = SchemaRef::clone(&wide);
+        state.redefine_stream(definition).unwrap();
+    }
+    // Rows that were made before still find theirs.
+    let remove = |stream| write(stream, WriteKind::Remove, vec![batch(&[row(1, "a", 0)])]);
+    let commit = done(&mut state, request(vec![remove(ITEMS), remove(BAG)]), 0).commit.unwrap();
+    let delta = kaplan_circuit::decode_delta(&wide, &commit.writes[0].payload).unwrap();
+    assert_eq!((delta.len(), delta.rows.column(3).logical_null_count()), (1, 1));
+    let bag = state.decide(request(vec![remove(BAG), remove(BAG)]), 0);
+    assert_eq!(bag.unwrap_err().code, Code::Conflict);
+    assert!(state.decide(request(vec![remove(BAG)]), 0).is_ok());
+}
+
+#[test]
 fn a_write_of_the_wrong_kind_or_shape_leaves_nothing() {
     let mut state = state();
     let refused = |state: &mut State, stream, kind, rows| {
@@ -135,7 +251,7 @@ fn nulls_are_refused_by_field_and_row() {
     for (stream, kind) in [(EVENTS, WriteKind::Append), (ITEMS, WriteKind::Upsert)] {
         let rows = vec![batch(&[row(7, "c", 0)]), bad.clone()];
         let error = state.decide(request(vec![write(stream, kind, rows)]), 0).unwrap_err();
-        assert_eq!(error.code, Code::ConstraintViolation);
+        assert_eq!(error.code, Code::NotNullViolation);
         assert_eq!((error.row, error.field.as_deref()), (Some(3), Some("k")));
     }
     let fits = state.decide(append(EVENTS, &[row(7, "c", 0)]), 0).unwrap();
