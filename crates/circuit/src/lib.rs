@@ -32,6 +32,6 @@ pub use group::GroupTable;
 pub use join::{Join, JoinKeys};
 pub use key::{Keyer, canonical, hash_arrays};
 pub use operator::{Input, Operator, Source};
-pub use recompute::{Plan, Recompute, wait_for};
+pub use recompute::{Part, Recompute};
 pub use stateless::{Expand, Filter, Project, Union, Unnest};
 pub use trace::{Batch, Merge, Trace, consolidate};

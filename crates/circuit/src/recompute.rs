@@ -11,58 +11,21 @@ use crate::key::{canonical, hash_arrays};
 use crate::side::Side;
 use crate::trace::consolidate;
 use crate::{Delta, Error, Input, Operator, Result, Trace};
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::concat_batches;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::DataFusionError;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::source::DataSourceExec;
-use datafusion::execution::TaskContext;
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::aggregates::group_values::new_group_values;
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
-use datafusion::physical_plan::execution_plan::reset_plan_states;
-use datafusion::physical_plan::{ExecutionPlan, collect};
-use std::sync::{Arc, OnceLock};
-use tokio::runtime::Runtime;
+use std::sync::Arc;
 
-/// A DataFusion plan over one relation whose rows are put in its place for each run.
-#[derive(Clone)]
-pub struct Plan {
-    /// The plan; its only leaf is a [`DataSourceExec`] with the input's columns.
-    pub plan: Arc<dyn ExecutionPlan>,
-    /// What it runs with.
-    pub context: Arc<TaskContext>,
+/// What is computed of the rows of some keys. It lives outside of this crate: running a plan of
+/// DataFusion's needs an executor.
+pub trait Part: Send + Sync {
+    /// The answer over these rows, a function of the rows as a multiset.
+    fn run(&self, rows: RecordBatch) -> Result<RecordBatch>;
     /// One line for `EXPLAIN`.
-    pub text: String,
-}
-
-impl Plan {
-    /// The plan's answer over these rows.
-    pub fn run(&self, rows: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        let plan = Arc::clone(&self.plan).transform_up(|node| {
-            if node.downcast_ref::<DataSourceExec>().is_none() {
-                return Ok(Transformed::no(node));
-            }
-            // Some operators insist on the names that they were planned with.
-            let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-            let columns = rows.columns().to_vec();
-            let rows = RecordBatch::try_new_with_options(node.schema(), columns, &options)?;
-            let leaf = MemorySourceConfig::try_new_exec(&[vec![rows]], node.schema(), None)?;
-            Ok::<_, DataFusionError>(Transformed::yes(leaf as Arc<dyn ExecutionPlan>))
-        })?;
-        // A sort with a limit remembers from its last run which rows it need not look at.
-        let plan = reset_plan_states(plan.data)?;
-        let out = wait_for(collect(plan, Arc::clone(&self.context)))??;
-        let total = out.iter().map(RecordBatch::num_rows).sum();
-        let Some(first) = out.first() else {
-            return Ok(RecordBatch::new_empty(SchemaRef::clone(schema)));
-        };
-        let whole = concat_batches(&first.schema(), &out)?;
-        batch_of(SchemaRef::clone(schema), whole.columns().to_vec(), total)
-    }
+    fn describe(&self) -> &str;
 }
 
 /// Computes touched keys again.
@@ -70,7 +33,7 @@ pub struct Recompute {
     /// Where its input is kept by key.
     side: Side,
     input_schema: SchemaRef,
-    plan: Plan,
+    part: Arc<dyn Part>,
     /// The key, computed from the output.
     output_keys: Vec<Arc<dyn PhysicalExpr>>,
     emitted: Emitted,
@@ -80,13 +43,13 @@ pub struct Recompute {
 }
 
 impl Recompute {
-    /// Runs `plan` over the rows of each touched key. `keys` are computed from the input,
+    /// Runs `part` over the rows of each touched key. `keys` are computed from the input,
     /// `output_keys`, the same values, from the output; without keys all rows are one key.
     pub fn new(
         input: Box<dyn Operator>,
         keys: Vec<Arc<dyn PhysicalExpr>>,
         output_keys: Vec<Arc<dyn PhysicalExpr>>,
-        plan: Plan,
+        part: Arc<dyn Part>,
         schema: SchemaRef,
         always: bool,
     ) -> Result<Self> {
@@ -94,13 +57,18 @@ impl Recompute {
         let side = Side::new(input, keys)?;
         let fields = side.trace.schema().fields()[..side.keys.len()].to_vec();
         let emitted = Emitted::by_keys(&schema, &fields);
-        Ok(Self { side, input_schema, plan, output_keys, emitted, schema, always })
+        Ok(Self { side, input_schema, part, output_keys, emitted, schema, always })
     }
 
     /// The distinct keys of keyed rows.
     fn touched(&self, delta: &Delta) -> Result<Vec<ArrayRef>> {
         let width = self.side.keys.len();
         distinct_keys(&delta.rows, width)
+    }
+
+    fn answer(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        let new = self.part.run(rows)?;
+        batch_of(SchemaRef::clone(&self.schema), new.columns().to_vec(), new.num_rows())
     }
 
     /// All rows of these keys, without their key columns.
@@ -121,24 +89,6 @@ impl Recompute {
         let columns = rows.columns()[width..].to_vec();
         batch_of(SchemaRef::clone(&self.input_schema), columns, rows.num_rows())
     }
-}
-
-/// Runs a future of DataFusion's to its end from code that is not asynchronous. DataFusion may hand
-/// parts of it to other tasks, so it runs on a thread of its own, wherever the caller is.
-pub fn wait_for<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
-    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
-    let start = || {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(1).thread_name("kaplan-recompute").build().ok()
-    };
-    let gone = |what: &str| Error::Damaged(format!("a part of a plan was not run: {what}"));
-    let runtime = RUNTIME.get_or_init(start).as_ref().ok_or_else(|| gone("no thread"))?;
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    runtime.spawn(async move {
-        // The receiver waits until there is an answer; it is gone only when its thread panicked.
-        let _ = sender.send(future.await);
-    });
-    receiver.recv().map_err(|_| gone("it panicked"))
 }
 
 /// The distinct values of a batch's first columns.
@@ -168,12 +118,12 @@ impl Operator for Recompute {
                 return Ok(Vec::new());
             }
             let empty = RecordBatch::new_empty(SchemaRef::clone(&self.input_schema));
-            let new = self.plan.run(empty, &self.schema)?;
+            let new = self.answer(empty)?;
             return Ok(self.emitted.replace(new, Vec::new(), &[])?.into_iter().collect());
         };
         let keys = self.touched(&delta)?;
         self.side.trace.insert(delta)?;
-        let new = self.plan.run(self.rows_of(&keys)?, &self.schema)?;
+        let new = self.answer(self.rows_of(&keys)?)?;
         let mut new_keys = Vec::with_capacity(self.output_keys.len());
         for key in &self.output_keys {
             new_keys.push(canonical(&key.evaluate(&new)?.into_array(new.num_rows())?)?);
@@ -203,6 +153,9 @@ impl Operator for Recompute {
     fn describe(&self) -> String {
         let keys: Vec<_> = self.side.keys.iter().map(ToString::to_string).collect();
         let which = if keys.is_empty() { "all rows".into() } else { keys.join(", ") };
-        format!("Recompute {} by [{which}] (traces of input and output by key)", self.plan.text)
+        format!(
+            "Recompute {} by [{which}] (traces of input and output by key)",
+            self.part.describe()
+        )
     }
 }

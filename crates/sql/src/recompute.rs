@@ -2,30 +2,108 @@
 //! They are planned by an explicit list of rules: those that look at statistics would take the empty
 //! table that stands for the rows for the truth.
 
+use crate::Result;
 use crate::compile::stand_in;
-use crate::{Error, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::MemTable;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::combine_partial_final_agg::CombinePartialFinalAggregate;
 use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionConfig;
-use kaplan_circuit::{Plan, wait_for};
+use kaplan_circuit::Part;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
+use tokio::runtime::Runtime;
 
 /// The name of the table that stands for the rows.
 const ROWS: &str = "_rows";
 
+/// A plan whose only leaf takes the rows of each run.
+struct Planned {
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    text: &'static str,
+}
+
+impl Part for Planned {
+    fn run(&self, rows: RecordBatch) -> kaplan_circuit::Result<RecordBatch> {
+        let plan = Arc::clone(&self.plan).transform_up(|node| {
+            if node.downcast_ref::<DataSourceExec>().is_none() {
+                return Ok(Transformed::no(node));
+            }
+            // Some operators insist on the names that they were planned with.
+            let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+            let columns = rows.columns().to_vec();
+            let rows = RecordBatch::try_new_with_options(node.schema(), columns, &options)?;
+            let leaf = MemorySourceConfig::try_new_exec(&[vec![rows]], node.schema(), None)?;
+            Ok::<_, DataFusionError>(Transformed::yes(leaf as Arc<dyn ExecutionPlan>))
+        })?;
+        // A sort with a limit remembers from its last run which rows it need not look at.
+        let plan = reset_plan_states(plan.data)?;
+        let schema = plan.schema();
+        let out = wait_for(collect(plan, Arc::clone(&self.context)))?;
+        let rows = out.iter().map(RecordBatch::num_rows).sum();
+        whole(&schema, &out, rows)
+    }
+
+    fn describe(&self) -> &str {
+        self.text
+    }
+}
+
+/// The batches as one under this schema.
+fn whole(
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    rows: usize,
+) -> kaplan_circuit::Result<RecordBatch> {
+    let Some(first) = batches.first() else {
+        return Ok(RecordBatch::new_empty(SchemaRef::clone(schema)));
+    };
+    let whole = concat_batches(&first.schema(), batches)?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let columns = whole.columns().to_vec();
+    Ok(RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)?)
+}
+
+/// Runs a future of DataFusion's to its end from code that is not asynchronous. DataFusion may hand
+/// parts of it to other tasks, so it runs on a thread of its own, wherever the caller is.
+fn wait_for<T: Send + 'static>(
+    future: impl Future<Output = Result<T, DataFusionError>> + Send + 'static,
+) -> Result<T, DataFusionError> {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let start = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("kaplan-recompute").build().ok()
+    };
+    let gone = |why: &str| DataFusionError::Internal(format!("a part of a plan: {why}"));
+    let runtime = RUNTIME.get_or_init(start).as_ref().ok_or_else(|| gone("no thread for it"))?;
+    let (sender, receiver) = sync_channel(1);
+    runtime.spawn(async move {
+        // The receiver waits until there is an answer; there is none only after a panic.
+        let _ = sender.send(future.await);
+    });
+    receiver.recv().map_err(|_| gone("it panicked"))?
+}
+
 /// Plans `part` of a plan, from its root down to `input`, to be run over rows of `input`.
-pub(crate) fn plan(part: &LogicalPlan, input: &LogicalPlan, text: &str) -> Result<Plan> {
+pub(crate) fn plan(
+    part: &LogicalPlan,
+    input: &LogicalPlan,
+    text: &'static str,
+) -> Result<Arc<dyn Part>> {
     let replacement =
         stand_in(input, ROWS, &|schema| Ok(Arc::new(MemTable::try_new(schema, vec![vec![]])?)))?;
     let mut done = false;
@@ -42,8 +120,8 @@ pub(crate) fn plan(part: &LogicalPlan, input: &LogicalPlan, text: &str) -> Resul
         let planner = state.query_planner();
         planner.create_physical_plan(&over_rows, state).await
     };
-    let plan = wait_for(planned)??;
-    Ok(Plan { plan, context: state.task_ctx(), text: text.into() })
+    let plan = wait_for(planned)?;
+    Ok(Arc::new(Planned { plan, context: state.task_ctx(), text }))
 }
 
 /// The rows of a plan that reads no stream.
@@ -54,16 +132,9 @@ pub(crate) fn rows_of(plan: &LogicalPlan, schema: &SchemaRef) -> Result<RecordBa
         let plan = state.query_planner().create_physical_plan(&plan, state).await?;
         collect(plan, state.task_ctx()).await
     };
-    let batches = wait_for(collected)??;
+    let batches = wait_for(collected)?;
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let Some(first) = batches.first() else {
-        return Ok(RecordBatch::new_empty(SchemaRef::clone(schema)));
-    };
-    let whole = concat_batches(&first.schema(), &batches).map_err(kaplan_circuit::Error::from)?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    let columns = whole.columns().to_vec();
-    RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)
-        .map_err(|e| Error::from(kaplan_circuit::Error::from(e)))
+    Ok(whole(schema, &batches, rows)?)
 }
 
 /// One partition, no statistics, nothing pushed down.
