@@ -47,3 +47,20 @@ if ! compiles; then
     exit 1
   fi
 fi
+
+# The clients that the tests of the PostgreSQL wire run, where the system has packages of them. The
+# tests say what they leave out without them, and with CI set they fail.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  packages=()
+  command -v psql >/dev/null || packages+=(postgresql-client)
+  command -v npm >/dev/null || packages+=(nodejs npm)
+  command -v java >/dev/null || packages+=(default-jdk-headless)
+  command -v mvn >/dev/null || packages+=(maven)
+  command -v python3 >/dev/null || packages+=(python3 python3-venv)
+  if [ "${#packages[@]}" -gt 0 ]; then
+    say "installing ${packages[*]} with apt-get, for the tests of clients"
+    apt-get update -qq || true
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      "${packages[@]}" >/dev/null || say "could not install ${packages[*]}: their tests are left out"
+  fi
+fi

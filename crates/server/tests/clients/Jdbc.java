@@ -137,8 +137,8 @@ public class Jdbc {
             });
             other.start();
             try {
-                s.executeQuery("SELECT count(*) FROM (SELECT value AS x FROM generate_series(1, 100000000)) a"
-                    + " JOIN (SELECT value AS y FROM generate_series(1, 100000000)) b"
+                s.executeQuery("SELECT count(*) FROM generate_series(1, 100000000) AS a(x)"
+                    + " JOIN generate_series(1, 100000000) AS b(y)"
                     + " ON x + y > x * y");
                 check(false, "a cancelled query ended");
             } catch (SQLException e) {

@@ -44,8 +44,8 @@ async def main():
     # An error ends its own statement and no more.
     assert await c.fetchval("SELECT count(*) FROM goods") == 13
     try:
-        await c.fetch("SELECT count(*) FROM (SELECT value AS x FROM generate_series(1, 100000000)) a"
-                      " JOIN (SELECT value AS y FROM generate_series(1, 100000000)) b"
+        await c.fetch("SELECT count(*) FROM generate_series(1, 100000000) AS a(x)"
+                      " JOIN generate_series(1, 100000000) AS b(y)"
                       " ON x + y > x * y", timeout=0.5)
         raise AssertionError("a long query ended")
     except asyncio.TimeoutError:

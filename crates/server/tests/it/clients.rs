@@ -12,7 +12,7 @@ const NODE: &str = "pg@8";
 const JDBC: &str = "org.postgresql:postgresql:42.7.4";
 const JDBC_JAR: &str = "postgresql-42.7.4.jar";
 
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
@@ -70,7 +70,7 @@ fn jdbc() -> Result<PathBuf, String> {
 }
 
 /// What installing gave, off the threads that serve; none when it failed, which is said.
-async fn ready<T: Send + 'static>(
+pub(crate) async fn ready<T: Send + 'static>(
     client: &str,
     install: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Option<T> {

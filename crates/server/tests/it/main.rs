@@ -7,6 +7,8 @@ mod clients;
 mod http_errors;
 mod http_reads;
 mod postgres;
+mod replayed;
+mod secured;
 mod wire;
 
 use kaplan_base::SystemClock;

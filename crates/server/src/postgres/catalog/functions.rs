@@ -5,8 +5,8 @@
 use super::{Identity, relations};
 use crate::postgres::settings;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, ListBuilder,
-    StringArray, StringBuilder, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, Int64Builder, ListArray,
+    ListBuilder, StringArray, StringBuilder, StructArray, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Int64Type};
@@ -170,6 +170,46 @@ fn to_regclass(relations: Vec<RelationInfo>) -> Function {
     })
 }
 
+/// `format`: `%s`, `%I` and `%L` in order.
+fn format() -> Function {
+    function("format", DataType::Utf8, |args, rows| {
+        let Some((pattern, values)) = args.split_first() else {
+            return Ok(new_null_array(&DataType::Utf8, rows));
+        };
+        let pattern = texts(pattern)?;
+        let values = values.iter().map(texts).collect::<Result<Vec<_>>>()?;
+        let one = |row: usize| {
+            let mut values = values.iter().map(|v| v.is_valid(row).then(|| v.value(row)));
+            let mut out = String::new();
+            let mut parts = pattern.is_valid(row).then(|| pattern.value(row))?.split('%');
+            out.push_str(parts.next()?);
+            while let Some(part) = parts.next() {
+                match part.chars().next() {
+                    Some('s') => out.push_str(values.next().flatten().unwrap_or_default()),
+                    Some('I') => {
+                        let name = values.next().flatten().unwrap_or_default();
+                        out.push_str(&format!("\"{}\"", name.replace('"', "\"\"")));
+                    }
+                    Some('L') => match values.next().flatten() {
+                        Some(value) => out.push_str(&format!("'{}'", value.replace('\'', "''"))),
+                        None => out.push_str("NULL"),
+                    },
+                    Some(_) => out.push('%'),
+                    None => {
+                        out.push('%');
+                        out.push_str(parts.next().unwrap_or_default());
+                        continue;
+                    }
+                }
+                let known = part.starts_with(['s', 'I', 'L']);
+                out.push_str(if known { &part[1..] } else { part });
+            }
+            Some(out)
+        };
+        Ok(Arc::new((0..rows).map(one).collect::<StringArray>()))
+    })
+}
+
 fn schemas() -> Function {
     let item = Arc::new(Field::new("item", DataType::Utf8, true));
     function("current_schemas", DataType::List(item), |_, rows| {
@@ -212,6 +252,25 @@ fn expandarray() -> Function {
     })
 }
 
+/// The places of a list's elements, from 1.
+fn subscripts() -> Function {
+    let item = Arc::new(Field::new("item", DataType::Int64, true));
+    function("_pg_subscripts", DataType::List(item), |args, rows| {
+        let mut builder = ListBuilder::new(Int64Builder::new());
+        let lists = args.first().and_then(|a| a.as_list_opt::<i32>());
+        for row in 0..rows {
+            match lists.filter(|lists| lists.is_valid(row)) {
+                Some(lists) => {
+                    let length = i64::try_from(lists.value(row).len()).unwrap_or(i64::MAX);
+                    builder.append_value((1..=length).map(Some));
+                }
+                None => builder.append_null(),
+            }
+        }
+        Ok(Arc::new(builder.finish()))
+    })
+}
+
 /// `pg_size_pretty`, as exact as clients show it.
 fn pretty(bytes: i64) -> String {
     const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
@@ -241,6 +300,8 @@ fn of_the_connection(identity: &Identity) -> Vec<Function> {
         set_config(),
         schemas(),
         expandarray(),
+        subscripts(),
+        format(),
     ]);
     functions
 }

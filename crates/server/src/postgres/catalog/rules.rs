@@ -137,6 +137,11 @@ fn rewrite(expr: &mut Expr) {
             }
             outer.and_then(|outer| expression(&format!("CASE WHEN {outer} THEN ({query}) END")))
         }
+        // Columns of namespaces are compared with names, which PostgreSQL takes for their oids.
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            namespace(left, right);
+            None
+        }
         // A field of a row that is not a column: `(f(x)).n`.
         Expr::CompoundFieldAccess { root, access_chain } => match access_chain.as_slice() {
             [AccessExpr::Dot(Expr::Identifier(field))] if matches!(**root, Expr::Nested(_)) => {
@@ -152,6 +157,20 @@ fn rewrite(expr: &mut Expr) {
     };
     if let Some(replacement) = replacement {
         *expr = replacement;
+    }
+}
+
+fn namespace(column: &Expr, value: &mut Box<Expr>) {
+    let Expr::Value(literal) = value.as_ref() else { return };
+    let Value::SingleQuotedString(name) = &literal.value else { return };
+    let plain = column.to_string().to_lowercase();
+    if plain.ends_with("namespace") && name.parse::<i64>().is_err() {
+        let name = name.replace('\'', "''");
+        let text =
+            format!("(SELECT min(oid) FROM pg_catalog.pg_namespace WHERE nspname = '{name}')");
+        if let Some(oid) = expression(&text) {
+            **value = oid;
+        }
     }
 }
 
@@ -176,9 +195,7 @@ fn call(function: &mut Function) -> Option<Expr> {
             let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(array))) = list.args.first() else {
                 return None;
             };
-            expression(&format!(
-                "unnest(range(1, CAST(coalesce(array_length({array}), 0) AS BIGINT) + 1))"
-            ))
+            expression(&format!("unnest(_pg_subscripts({array}))"))
         }
         FunctionArguments::List(_) if called == "_pg_expandarray" => {
             expression(&format!("unnest({function})"))
@@ -344,7 +361,7 @@ mod tests {
     #[test]
     fn subscripts_and_escapes_have_other_words() {
         let sql = rewritten("SELECT unnest(k), generate_subscripts(k, 1) FROM c");
-        assert!(sql.contains("unnest(range(1, CAST(coalesce(array_length(k), 0)"), "{sql}");
+        assert!(sql.contains("unnest(_pg_subscripts(k))"), "{sql}");
         let sql = rewritten("SELECT 1 FROM c WHERE n NOT LIKE 'pg/_%' ESCAPE '/'");
         assert!(!sql.contains("ESCAPE") && sql.contains("replace("), "{sql}");
     }
