@@ -267,6 +267,10 @@ impl Effective {
         for argument in Described::command().get_arguments() {
             let key = argument.get_id().as_str();
             let Some(value) = self.table.get(key) else { continue };
+            // What is printed may be kept or shown; the password stays where it was set.
+            let set = key == "postgres_password" && value.as_str().is_some_and(|v| !v.is_empty());
+            let hidden = toml::Value::from("");
+            let value = if set { &hidden } else { value };
             let help = argument.get_long_help().or_else(|| argument.get_help());
             text.push('\n');
             for line in wrapped(&help.map(ToString::to_string).unwrap_or_default()) {

@@ -95,5 +95,18 @@ cursor.executemany("INSERT INTO things (id, name) VALUES (%s, %s)", [(50, "a"), 
 connection.commit()
 cursor.execute("DELETE FROM things WHERE id >= %s", (50,))
 assert cursor.rowcount == 2, cursor.rowcount
+
+# Columns of further types, as their text at least.
+cursor.execute("CREATE TABLE more (id BIGINT PRIMARY KEY, uid UUID, doc JSONB, tags TEXT[], t TIME)")
+uid = "0b2f9c1e-7d3a-4b8e-9a43-111122223333"
+cursor.execute(
+    "INSERT INTO more VALUES (%s, %s, %s, %s, %s)",
+    (1, uid, '{"a": 1}', ["x", "y,z"], datetime.time(1, 2, 3)),
+)
+cursor.execute("SELECT id, uid::text, doc::text, tags, t FROM more WHERE id = %s", (1,))
+found = cursor.fetchone()
+assert found[0] == 1 and str(found[1]) == uid and "a" in str(found[2]), found
+assert found[3] == ["x", "y,z"] and found[4] == datetime.time(1, 2, 3), found
+connection.commit()
 connection.close()
 print("ok")

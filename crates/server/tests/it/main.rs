@@ -1,7 +1,12 @@
 //! The wires in front of a real platform in a temporary directory: what clients send, and what they
 //! are told when it is wrong.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it leaves out"
+)]
 
 mod clients;
 mod http_errors;
