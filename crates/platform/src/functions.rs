@@ -12,10 +12,12 @@ use std::sync::Arc;
 /// The view that calls a function.
 fn caller(stored: &Catalog, def: &FunctionDef) -> Result<Option<String>> {
     let known = BTreeMap::from([(def.name.clone(), def.clone())]);
-    for view in stored.views.values() {
-        let mut query = dialect::parse_query(&view.query)?;
+    let views = stored.views.values().map(|view| (&view.name, &view.query));
+    let plain = stored.plain_views.values().map(|view| (&view.name, &view.query));
+    for (name, query) in views.chain(plain) {
+        let mut query = dialect::parse_query(query)?;
         if !dialect::called(query.as_mut(), &known).is_empty() {
-            return Ok(Some(view.name.clone()));
+            return Ok(Some(name.clone()));
         }
     }
     Ok(None)
