@@ -374,6 +374,9 @@ fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     let optimizer = Optimizer::with_rules(vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
+        // Before subqueries become joins, which would stand between a condition and the tables that
+        // it joins: without it `FROM a, b WHERE a.x = b.x AND a.y < (SELECT ..)` is a cross product.
+        Arc::new(EliminateCrossJoin::new()),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
