@@ -1,12 +1,17 @@
 //! A Kaplan in this process: a platform in a directory of its own behind the PostgreSQL wire.
 
 use kaplan_base::SystemClock;
-use kaplan_platform::{Platform, Settings};
+use kaplan_platform::{Code, Platform, Settings};
 use kaplan_server::{Options, Server};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// How often a directory is tried that is still in use, and how long after each other.
+const OPENINGS: usize = 600;
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Site {
     pub platform: Platform,
@@ -14,6 +19,17 @@ pub struct Site {
     dir: PathBuf,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<()>,
+}
+
+/// Opens a platform; one that is just closed may be held by connections that have yet to see it.
+async fn opened(settings: Settings) -> Platform {
+    for _ in 0..OPENINGS {
+        match Platform::open(settings.clone(), Arc::new(SystemClock)).await {
+            Err(e) if e.code == Code::Unavailable => tokio::time::sleep(PAUSE).await,
+            other => return other.expect("open"),
+        }
+    }
+    panic!("{} stays in use", settings.data_dir.display());
 }
 
 impl Site {
@@ -24,7 +40,7 @@ impl Site {
             checkpoint_interval_ms: 1_000,
             ..Settings::default()
         };
-        let platform = Platform::open(settings, Arc::new(SystemClock)).await.expect("open");
+        let platform = opened(settings).await;
         let any = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let options = Options { http: None, postgres: any, ..Options::default() };
         let server = Server::bind(options).await.expect("bind");
