@@ -1,8 +1,8 @@
 //! SQL logic tests: `tests/slt/<category>/<name>.slt`. The README there has the conventions.
 //!
-//! Every file runs with its views before its data, with its data before its views, with the server
-//! stopped and started again between two of its records, and with Lambda views and batch runs. A record that fails must be named
-//! in `expected_failures.txt` with the reason, and one that is named there must fail.
+//! Every file runs with its views before its data and after it, with the server stopped and started
+//! again between two of its records, and with Lambda views and batch runs. A record that fails must
+//! be named in `expected_failures.txt` with the reason, and one that is named there must fail.
 
 mod database;
 mod expected;
