@@ -1,5 +1,5 @@
-//! Operators without state: filter, projection, union, unnest, and the copies that `GROUPING SETS` need. They apply DataFusion's physical
-//! expressions to the rows of each delta; weights pass through.
+//! Operators without state: filter, projection, union, unnest, and the copies that `GROUPING SETS`
+//! need. They apply DataFusion's physical expressions to the rows of each delta; weights pass through.
 
 use crate::delta::{batch_of, true_rows};
 use crate::operator::relabel;
