@@ -330,7 +330,8 @@ fn lower_limit(
     if let (FetchType::Literal(Some(fetch)), SkipType::Literal(skip)) =
         (limit.get_fetch_type()?, limit.get_skip_type()?)
     {
-        sort.fetch = Some(fetch + skip);
+        // DataFusion's sort with a limit of nothing panics.
+        sort.fetch = Some(fetch + skip).filter(|rows| *rows > 0);
     }
     let input = Arc::clone(&sort.input);
     let mut unit = LogicalPlan::Limit(logical::Limit {

@@ -371,7 +371,16 @@ fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
 
 /// The rules that a view's plan goes through before it is lowered.
 fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let optimizer = Optimizer::with_rules(vec![
+    let optimizer = Optimizer::with_rules(rules());
+    let mut options = ConfigOptions::default();
+    // Left to physical planning otherwise, where no circuit sees them.
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    let context = OptimizerContext::new_with_config_options(Arc::new(options));
+    Ok(optimizer.optimize(plan, &context, |_, _| {})?)
+}
+
+fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
         // Before subqueries become joins, which would stand between a condition and the tables that
@@ -389,12 +398,7 @@ fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(CarefulPushDown),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
-    ]);
-    let mut options = ConfigOptions::default();
-    // Left to physical planning otherwise, where no circuit sees them.
-    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    let context = OptimizerContext::new_with_config_options(Arc::new(options));
-    Ok(optimizer.optimize(plan, &context, |_, _| {})?)
+    ]
 }
 
 /// The columns of a plan as an Arrow schema with plain names. All are nullable: optimizer rules keep
@@ -413,4 +417,48 @@ pub(crate) fn output_schema(plan: &LogicalPlan) -> SchemaRef {
 pub(crate) fn marked_schema(plan: &LogicalPlan) -> SchemaRef {
     let fields = plan.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+    use super::*;
+    use crate::{Error, dialect, lower};
+
+    async fn compile(sql: &str) -> CompiledView {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("a", arrow::datatypes::DataType::Int64, true),
+            Field::new("b", arrow::datatypes::DataType::Int64, true),
+        ]));
+        let stream = Relation::Stream { name: "s".into(), schema, append_only: true };
+        let query = dialect::parse_query(sql).unwrap();
+        Planner::new().compile("v", &[], &query, &[stream]).await.unwrap()
+    }
+
+    /// An upgrade of DataFusion must not change what circuits are made of behind our back: its own
+    /// list of rules nests aggregates and leaves scalar subqueries to physical planning.
+    #[tokio::test]
+    async fn views_go_through_kaplans_rules_alone() {
+        let names: Vec<String> = rules().iter().map(|r| r.name().to_string()).collect();
+        for foreign in ["single_distinct_aggregation_to_group_by", "push_down_filter"] {
+            assert!(!names.iter().any(|n| n == foreign), "{names:?}");
+        }
+        let view = compile("SELECT b, count(DISTINCT a) AS n FROM s GROUP BY b").await;
+        let crate::Core::States { input, .. } = &view.core else { panic!("{:?}", view.core) };
+        let below = input.display_indent().to_string();
+        assert!(!below.contains("Aggregate"), "the aggregate was nested:\n{below}");
+        let view = compile("SELECT a FROM s WHERE a > (SELECT max(b) FROM s)").await;
+        let core = view.core_plan().display_indent().to_string();
+        assert!(core.contains("Join") && !core.contains("Subquery:"), "{core}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_on_the_list_is_refused_by_name() {
+        let view = compile("SELECT a FROM s").await;
+        let plan = LogicalPlanBuilder::from(view.plan.clone()).explain(false, false).unwrap();
+        let refused = lower::operator(&plan.build().unwrap(), &mut Vec::new()).err();
+        let Some(Error::Unsupported { construct, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(construct, "Explain");
+    }
 }

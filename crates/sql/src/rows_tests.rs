@@ -68,8 +68,9 @@ async fn plain(view: &CompiledView) -> Vec<String> {
 
 fn circuit(view: &CompiledView) -> Vec<String> {
     let mut circuit = view.circuit(Lsn(0)).unwrap();
-    let input = Delta::insert(rows().project(&view.sources[0].columns).unwrap());
-    circuit.step(&Input { deltas: &[vec![input]] }).unwrap();
+    let of = |columns: &[usize]| vec![Delta::insert(rows().project(columns).unwrap())];
+    let deltas: Vec<_> = view.sources.iter().map(|s| of(&s.columns)).collect();
+    circuit.step(&Input { deltas: &deltas }).unwrap();
     let snapshot = circuit.snapshot();
     let rows = snapshot.output.read(&snapshot.batches_after(Lsn(0)), "v").unwrap();
     let schema: SchemaRef = SchemaRef::clone(&view.core_schema);

@@ -1,11 +1,12 @@
 //! The current rows of a table, and what a write changes in them: the only place where upserts and
 //! deletes become explicit changes (old row -1, new row +1).
 //!
-//! Rows and keys are kept as Arrow row bytes, floats in their canonical form: readers that add up the
-//! table's changes hold 0.0 and -0.0 for one value, and must find the rows that are here. Writes are staged in a journal, which also tells a
-//! commit's net change: for each key touched, its value before against its value now. History is
-//! absorbed as a sum of weights, in any order, and settled once; a key with two rows, or a row with
-//! another weight than a table can have, is refused as damage.
+//! Rows and keys are kept as Arrow row bytes, floats in their canonical form: readers that add up
+//! the table's changes hold 0.0 and -0.0 for one value, and must find the rows that are here.
+//! Writes are staged in a journal, which also tells a commit's net change: for each key touched,
+//! its value before against its value now. History is absorbed as a sum of weights, in any order,
+//! and settled once; a key with two rows, or a row with another weight than a table can have, is
+//! refused as damage.
 
 use super::checks::widened;
 use super::key::{canonical, key_columns};
