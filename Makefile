@@ -7,7 +7,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 
 # Counts of one run; `make soak` uses the full ones, which docs/evidence records.
-CASES ?= 300
+CASES ?= 1000
 ROUNDS ?= 30
 STEPS ?= 50000
 # `make bench`: rows of history, and the profile; a release build takes long the first time.
@@ -16,7 +16,7 @@ PROFILE ?= release
 # A fresh seed unless one is given: SEED=17 repeats a run. Expanded once, so that a target prints
 # the seed that it uses.
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
-FULL_CASES := 2000
+FULL_CASES := 10000
 FULL_ROUNDS := 200
 FULL_STEPS := 1000000
 

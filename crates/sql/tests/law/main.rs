@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const DEFAULT_CASES: u64 = 300;
+const DEFAULT_CASES: u64 = 1_000;
 const REGRESSIONS: &str = include_str!("regressions.txt");
 /// Plans are deep and tests are not optimized.
 const STACK_BYTES: usize = 256 << 20;
