@@ -25,7 +25,7 @@ RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test check fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench clean-data
+.PHONY: help setup build demo test check fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ evidence: ## Check that docs/evidence holds full, faultless runs
 
 bench: setup ## Measure throughput and latency into bench/results.*: ROWS= PROFILE=dev
 	$(CARGO) run --profile $(PROFILE) -q -p kaplan-platform --example bench -- --rows $(ROWS)
+
+mutants: ## Take decisions out of the code one by one, and see that a test notices
+	@scripts/mutants.py
 
 clean-data: ## Delete ./kaplan-data, the default data directory
 	rm -rf kaplan-data

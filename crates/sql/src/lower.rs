@@ -281,7 +281,14 @@ fn lower_aggregate(
     let output: Vec<_> = columns.map(Expr::Column).collect();
     let output = physical(&output, plan.schema())?;
     let always = keys.is_empty();
-    let unit = recompute::plan(plan, &aggregate.input, "aggregates in order")?;
+    let unit = recompute::plan(plan, &aggregate.input, "aggregates in order").map_err(|e| {
+        // DataFusion sorts the input of all of them once.
+        if !e.to_string().contains("Conflicting ordering requirements") {
+            return e;
+        }
+        let construct = "aggregates in different orders in one SELECT";
+        Error::unsupported(construct, "give them one ORDER BY, or compute them in subqueries")
+    })?;
     Ok(Box::new(Recompute::new(input, keys, output, unit, arrow_schema(plan), always)?))
 }
 
