@@ -2,8 +2,8 @@
 //! They are planned by an explicit list of rules: those that look at statistics would take the empty
 //! table that stands for the rows for the truth.
 
-use crate::Result;
 use crate::compile::stand_in;
+use crate::{Error, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
@@ -120,7 +120,14 @@ pub(crate) fn plan(
         let planner = state.query_planner();
         planner.create_physical_plan(&over_rows, state).await
     };
-    let plan = wait_for(planned)?;
+    let plan = wait_for(planned).map_err(|e| {
+        // DataFusion finds some combinations of orders wrong that it has made itself.
+        if !e.to_string().contains("SanityCheckPlan") {
+            return Error::from(e);
+        }
+        let construct = format!("this combination of {text}");
+        Error::unsupported(construct, "compute them one by one, in subqueries")
+    })?;
     Ok(Arc::new(Planned { plan, context: state.task_ctx(), text }))
 }
 

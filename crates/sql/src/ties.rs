@@ -166,7 +166,10 @@ fn total(expr: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
     }
     if by_rows || ordered {
         let params = &mut call.params;
-        params.order_by = whole_row(std::mem::take(&mut params.order_by), schema);
+        let mut order = whole_row(std::mem::take(&mut params.order_by), schema);
+        // What a partition has in common orders nothing, and DataFusion stumbles over it.
+        order.retain(|key| !params.partition_by.contains(&key.expr));
+        params.order_by = order;
     }
     Ok(Expr::WindowFunction(call))
 }
