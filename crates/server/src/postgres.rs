@@ -3,6 +3,7 @@
 //! statements, `catalog` answers questions about the server itself.
 
 mod catalog;
+mod cell;
 mod connection;
 mod copy;
 mod parameters;

@@ -1,6 +1,7 @@
 //! One client: what each of its statements is and who answers it. Questions about the server go to
 //! the system catalogs, everything else to the platform.
 
+use super::cell::encode_cell;
 use super::copy::{self, Copy, CopyIn};
 use super::prepared::{Parser, Prepared, Shared, identity, too_large, without_null};
 use super::session::{self, Transaction};
@@ -9,7 +10,7 @@ use crate::execute::{execute, reads};
 use crate::statements::{keyword, split};
 use arrow::array::{RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch};
+use arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use async_trait::async_trait;
 use futures::future::{Either, select};
 use futures::{Sink, SinkExt};
@@ -22,8 +23,8 @@ use pgwire::api::query::{
     send_ready_for_query,
 };
 use pgwire::api::results::{
-    CopyResponse, DescribePortalResponse, DescribeStatementResponse, FieldInfo, QueryResponse,
-    Response, Tag,
+    CopyResponse, DataRowEncoder, DescribePortalResponse, DescribeStatementResponse, FieldInfo,
+    QueryResponse, Response, Tag,
 };
 use pgwire::api::stmt::StoredStatement;
 use pgwire::api::store::PortalStore;
@@ -31,6 +32,7 @@ use pgwire::api::{ClientInfo, ClientPortalStore, ConnectionHandle, PgWireConnect
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyFail};
+use pgwire::messages::data::DataRow;
 use pgwire::messages::extendedquery::Execute;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
@@ -436,9 +438,23 @@ fn query(
             Ok(batch) => (batch, None),
             Err(error) => (none, Some(Err(error))),
         };
-        error.into_iter().chain(encode_recordbatch(encoded, batch))
+        error.into_iter().chain(encode_rows(encoded, batch))
     });
     Ok(QueryResponse::new(fields, futures::stream::iter(rows)))
+}
+
+fn encode_rows(
+    fields: Arc<Vec<FieldInfo>>,
+    batch: RecordBatch,
+) -> impl Iterator<Item = PgWireResult<DataRow>> {
+    let mut encoder = DataRowEncoder::new(Arc::clone(&fields));
+    let schema = batch.schema();
+    (0..batch.num_rows()).map(move |row| {
+        for (at, array) in batch.columns().iter().enumerate() {
+            encode_cell(&mut encoder, array, row, schema.field(at), &fields[at])?;
+        }
+        Ok(encoder.take_row())
+    })
 }
 
 #[async_trait]

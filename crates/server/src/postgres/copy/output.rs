@@ -1,11 +1,11 @@
 //! Rows to the client, in text and csv.
 
 use super::{Format, Options, Plan};
+use crate::postgres::cell::encode_cell;
 use crate::postgres::connection::{fields, fit};
 use crate::postgres::prepared::without_null;
 use crate::postgres::sqlstate;
 use arrow::array::RecordBatch;
-use arrow_pg::encoder::encode_value;
 use bytes::Bytes;
 use kaplan_platform::RowSet;
 use pgwire::api::portal::Format as WireFormat;
@@ -45,7 +45,7 @@ impl Out {
     fn row(&mut self, batch: &RecordBatch, row: usize) -> PgWireResult<CopyData> {
         let schema = batch.schema();
         for (at, array) in batch.columns().iter().enumerate() {
-            encode_value(&mut self.encoder, array, row, schema.field(at), &self.fields[at])?;
+            encode_cell(&mut self.encoder, array, row, schema.field(at), &self.fields[at])?;
         }
         Ok(self.encoder.take_copy())
     }
