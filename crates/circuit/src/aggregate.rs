@@ -11,6 +11,7 @@ use crate::emitted::Emitted;
 use crate::group::{AggregateMerger, StateMerger};
 use crate::key::hash_arrays;
 use crate::linear::LinearSpec;
+use crate::recompute::distinct_keys;
 use crate::trace::{Merge, consolidate};
 use crate::{Delta, GroupTable, Input, Operator, Result, Trace};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -151,23 +152,6 @@ impl Aggregate {
         Ok(delta.with_rows(rows))
     }
 
-    /// The distinct groups of keyed rows.
-    fn touched(&self, deltas: &[Delta]) -> Result<Vec<ArrayRef>> {
-        let width = self.spec.group.len();
-        if width == 0 {
-            return Ok(Vec::new());
-        }
-        let mut groups = datafusion::physical_plan::aggregates::group_values::new_group_values(
-            SchemaRef::clone(&self.spec.group_schema),
-            &datafusion::physical_plan::aggregates::order::GroupOrdering::None,
-        )?;
-        let mut indices = Vec::new();
-        for delta in deltas {
-            groups.intern(&delta.rows.columns()[..width], &mut indices)?;
-        }
-        Ok(groups.emit(datafusion::logical_expr::EmitTo::All)?)
-    }
-
     /// The new values of the touched groups from partial states.
     fn step_states(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
         let Memory::States(trace) = &mut self.memory else {
@@ -218,7 +202,11 @@ impl Aggregate {
         for delta in deltas {
             keyed.push(self.keyed(delta, &schema)?);
         }
-        let keys = self.touched(&keyed)?;
+        // The changes of a step come in one delta; there is none only where all rows are one group.
+        let keys = match keyed.first() {
+            Some(delta) => distinct_keys(&delta.rows, self.spec.group.len())?,
+            None => Vec::new(),
+        };
         let hashes = hash_arrays(&keys, keys.first().map_or(1, |k| k.len()))?;
         let Memory::Rows(trace) = &mut self.memory else { return self.step_states(deltas) };
         for delta in keyed {

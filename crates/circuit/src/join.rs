@@ -20,7 +20,6 @@ pub(crate) const OUTPUT_ROWS: usize = 64 * 1024;
 type Expressions = Vec<Arc<dyn PhysicalExpr>>;
 
 /// How the sides are joined.
-#[derive(Clone)]
 pub struct JoinKeys {
     /// Expressions over the left side.
     pub left: Expressions,

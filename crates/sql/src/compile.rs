@@ -293,6 +293,15 @@ fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
     let replacement = stand_in(node, CORE_TABLE, &|schema| {
         Ok(Arc::new(StreamTable { name: CORE_TABLE.into(), schema, append_only: false }))
     })?;
+    put_in_place(plan, node, &replacement)
+}
+
+/// The plan with one of its nodes replaced.
+pub(crate) fn put_in_place(
+    plan: &LogicalPlan,
+    node: &LogicalPlan,
+    replacement: &LogicalPlan,
+) -> Result<LogicalPlan> {
     let mut done = false;
     let plan = plan.clone().transform_down(|n| {
         if !done && n == *node {
@@ -301,7 +310,7 @@ fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
         }
         Ok::<_, DataFusionError>(Transformed::no(n))
     })?;
-    // The core's columns are nullable; whatever stands above must not think otherwise.
+    // What stands in has nullable columns; whatever stands above must not think otherwise.
     Ok(plan.data.transform_up(rewrite::fresh_schema)?.data)
 }
 

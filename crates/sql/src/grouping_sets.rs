@@ -3,8 +3,8 @@
 //! set is apart, since it has a row even over no rows.
 
 use crate::compile::SourceInfo;
-use crate::lower::{aggregate_functions, arrow_schema, expression, nullable, operator};
-use crate::{Error, Result, ties};
+use crate::lower::{aggregate_functions, arrow_schema, expression, is_ordered, nullable, operator};
+use crate::{Error, Result};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Aggregate as Grouped, Expr, GroupingSet};
@@ -23,11 +23,7 @@ pub(crate) fn lower(
     set: &GroupingSet,
     sources: &mut Vec<SourceInfo>,
 ) -> Result<Box<dyn Operator>> {
-    let ordered = aggregate.aggr_expr.iter().any(|e| match e.clone().unalias_nested().data {
-        Expr::AggregateFunction(call) => ties::depends_on_order(&call),
-        _ => false,
-    });
-    if ordered {
+    if is_ordered(aggregate) {
         let construct = "an aggregate that depends on order under GROUPING SETS";
         return Err(Error::unsupported(construct, "write one GROUP BY each and use UNION ALL"));
     }

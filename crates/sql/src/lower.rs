@@ -129,7 +129,7 @@ pub fn is_mergeable(aggregate: &logical::Aggregate) -> bool {
 }
 
 /// Whether an aggregate depends on the order of its input.
-fn is_ordered(aggregate: &logical::Aggregate) -> bool {
+pub(crate) fn is_ordered(aggregate: &logical::Aggregate) -> bool {
     aggregate.aggr_expr.iter().any(|expr| match expr.clone().unalias_nested().data {
         Expr::AggregateFunction(call) => ties::depends_on_order(&call),
         _ => false,

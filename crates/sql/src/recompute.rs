@@ -2,13 +2,13 @@
 //! They are planned by an explicit list of rules: those that look at statistics would take the empty
 //! table that stands for the rows for the truth.
 
-use crate::compile::stand_in;
+use crate::compile::{put_in_place, stand_in};
 use crate::{Error, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
@@ -106,15 +106,7 @@ pub(crate) fn plan(
 ) -> Result<Arc<dyn Part>> {
     let replacement =
         stand_in(input, ROWS, &|schema| Ok(Arc::new(MemTable::try_new(schema, vec![vec![]])?)))?;
-    let mut done = false;
-    let over_rows = part.clone().transform_down(|node| {
-        if !done && node == *input {
-            done = true;
-            return Ok(Transformed::new(replacement.clone(), true, TreeNodeRecursion::Jump));
-        }
-        Ok::<_, DataFusionError>(Transformed::no(node))
-    })?;
-    let over_rows = over_rows.data.transform_up(crate::rewrite::fresh_schema)?.data;
+    let over_rows = put_in_place(part, input, &replacement)?;
     let state = session();
     let planned = async move {
         let planner = state.query_planner();

@@ -134,7 +134,6 @@ fn windowed(window: Window) -> Result<Transformed<LogicalPlan>, DataFusionError>
         return Ok(Transformed::no(LogicalPlan::Window(window)));
     }
     let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-    let width = columns.len();
     let mut once: Vec<Expr> = Vec::with_capacity(changed.len());
     for expr in &changed {
         if !once.contains(expr) {
@@ -146,7 +145,6 @@ fn windowed(window: Window) -> Result<Transformed<LogicalPlan>, DataFusionError>
         let new = Column::from_name(expr.schema_name().to_string());
         columns.push(Expr::Column(new).alias(name));
     }
-    debug_assert_eq!(columns.len(), width + names.len());
     let plan = LogicalPlanBuilder::from(windowed).project(columns)?.build()?;
     Ok(Transformed::yes(plan))
 }
