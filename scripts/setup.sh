@@ -1,8 +1,9 @@
 #!/bin/bash
 # setup.sh: check for what the build needs, and install it with apt-get when run as root on Debian.
 #
-# Needed are Rust (rust-version in Cargo.toml) and a C compiler: zstd, aws-lc, ring, xz and the
-# stack probe are built from C and assembly by the `cc` crate. No cmake, no pkg-config, no protoc.
+# Needed are Rust (rust-version in Cargo.toml), C and C++ compilers, cmake, pkg-config and OpenSSL's
+# headers: zstd, aws-lc, ring and xz are built from C and assembly, and so is librdkafka, the client
+# of Kafka. No protoc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,15 +36,23 @@ compiles() {
   return $status
 }
 
-if ! compiles; then
+builds() {
+  compiles && command -v c++ >/dev/null && command -v cmake >/dev/null &&
+    command -v make >/dev/null && pkg-config --exists openssl 2>/dev/null
+}
+
+BUILD_PACKAGES="gcc g++ libc6-dev make cmake pkg-config libssl-dev"
+if ! builds; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    say "installing gcc and libc6-dev with apt-get"
+    say "installing $BUILD_PACKAGES with apt-get"
     apt-get update -qq
+    # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      gcc libc6-dev >/dev/null
-    compiles || { say "cc still does not compile a program"; exit 1; }
+      $BUILD_PACKAGES >/dev/null
+    builds || { say "after installing $BUILD_PACKAGES there is still no C compiler, cmake or OpenSSL"; exit 1; }
   else
-    say "a C compiler is missing. On Debian: sudo apt-get install gcc libc6-dev"
+    say "the build needs a C compiler, cmake and OpenSSL's headers. On Debian:"
+    say "  sudo apt-get install $BUILD_PACKAGES"
     exit 1
   fi
 fi

@@ -168,7 +168,8 @@ pub(crate) fn as_weights(array: &ArrayRef) -> Int64Array {
 }
 
 /// The same change in one delta (or none): sorting and probing cost less in one piece.
-pub(crate) fn concat_deltas(deltas: Vec<Delta>) -> Result<Vec<Delta>> {
+pub(crate) fn concat_deltas(mut deltas: Vec<Delta>) -> Result<Vec<Delta>> {
+    deltas.retain(|d| !d.is_empty());
     if deltas.len() < 2 {
         return Ok(deltas);
     }

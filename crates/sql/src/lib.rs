@@ -3,6 +3,7 @@
 //! form that all paths run, [`compile`] cuts it into what is kept and what is computed when read,
 //! [`lower`] makes operators of it.
 
+mod careful;
 pub mod catalog;
 pub mod compile;
 pub mod dialect;

@@ -3,6 +3,7 @@
 //! Views are planned down to streams (a view on a view takes in the other's query). Optimizer rules
 //! are an explicit list, so that an upgrade of DataFusion cannot change what a circuit is made of.
 
+use crate::careful::{self, CarefulPushDown};
 use crate::catalog::FunctionDef;
 use crate::compile::CompiledView;
 use crate::dialect::{self, Functions};
@@ -15,12 +16,11 @@ use datafusion::catalog::{
     MemorySchemaProvider, Session, TableProvider,
 };
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, JoinType, ScalarValue, plan_err};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
@@ -30,7 +30,6 @@ use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
-use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
@@ -138,7 +137,8 @@ impl Planner {
         let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
-            .with_optimizer_rules(rules.collect());
+            .with_optimizer_rules(rules.collect())
+            .with_physical_optimizer_rules(careful::physical_rules());
         let mut base = crate::functions::register(builder).build();
         let hop = Arc::new(dialect::hop_starts());
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut base, hop);
@@ -321,52 +321,6 @@ impl OptimizerRule for EliminateNever {
             _ => Ok(Transformed::no(plan)),
         }
     }
-}
-
-/// DataFusion's rule, where it is right. It pushes a condition without columns below an aggregate
-/// without groups, which has a row over no rows too; and over outer joins it takes conditions for
-/// false on NULLs that are not. Such plans are left as they are.
-#[derive(Debug)]
-struct CarefulPushDown;
-
-impl OptimizerRule for CarefulPushDown {
-    fn name(&self) -> &str {
-        "careful_push_down_filter"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        None
-    }
-
-    fn rewrite(
-        &self,
-        plan: LogicalPlan,
-        config: &dyn OptimizerConfig,
-    ) -> Result<Transformed<LogicalPlan>, DataFusionError> {
-        if !can_push_filters(&plan)? {
-            return Ok(Transformed::no(plan));
-        }
-        plan.transform_down(|node| PushDownFilter::new().rewrite(node, config))
-    }
-}
-
-fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
-    let (mut outer, mut columnless) = (false, false);
-    plan.apply(|node| {
-        match node {
-            LogicalPlan::Join(join) => {
-                outer |=
-                    matches!(join.join_type, JoinType::Left | JoinType::Right | JoinType::Full);
-            }
-            LogicalPlan::Filter(filter) => {
-                let parts = split_conjunction(&filter.predicate);
-                columnless |= parts.iter().any(|p| p.column_refs().is_empty());
-            }
-            _ => {}
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(!outer && !columnless)
 }
 
 /// The rules that a view's plan goes through before it is lowered.

@@ -57,6 +57,38 @@ pub const CASES: &[Written] = &[
         commits: &["+t 1|1|0.5,+t 2|2|0.5", "-t 1|1|0.5,+t 3|1|0.5", "-t 2|2|0.5,+t 2|2|0.5"],
     },
     Written {
+        name: "a step without a row for a global aggregate over windows",
+        tables: &["stream e: k integer, at timestamp"],
+        views: &[
+            "SELECT count(*) AS n, max(k) AS m \
+             FROM HOP(e, at, INTERVAL '30 minutes', INTERVAL '1 hour') AS h",
+            "SELECT k FROM e WHERE (SELECT n FROM v0) > 2",
+        ],
+        commits: &["+e 1|2024-02-29 10:00:00", "+e 2|2024-02-29 10:10:00", "+e 3|NULL", ""],
+    },
+    Written {
+        name: "a condition over an outer join of columns of one name",
+        tables: &[T],
+        views: &[
+            "SELECT b.k, b.x FROM t AS a RIGHT JOIN t AS b ON a.k = b.x \
+             WHERE nullif(a.x IS DISTINCT FROM b.x, b.x <= a.x)",
+        ],
+        commits: HOT,
+    },
+    Written {
+        name: "sums of floats that another order of rows changes, taken back",
+        tables: &[T],
+        views: &["SELECT k, sum(f) AS a, avg(f) AS b FROM t GROUP BY k", "SELECT sum(f) AS s FROM t"],
+        commits: &[
+            "+t 1|1|0.1,+t 1|2|0.2,+t 1|3|0.3,+t 2|1|0.7",
+            "+t 1|4|1.1,+t 1|5|2.3,+t 2|2|0.1,+t 2|3|0.2",
+            "+t 1|6|0.4,+t 1|7|0.9,+t 2|4|0.3",
+            "-t 1|2|0.2",
+            "-t 2|1|0.7,-t 1|5|2.3",
+            "-t 2|2|0.1,-t 2|3|0.2,-t 2|4|0.3",
+        ],
+    },
+    Written {
         name: "the last row of a group goes",
         tables: &[T],
         views: &["SELECT k, count(*) AS n, min(x) AS a, sum(f) AS b FROM t GROUP BY k"],

@@ -1,0 +1,104 @@
+//! DataFusion's rules for pushing filters, kept from the plans that they would get wrong. A plan
+//! that a rule is kept from is slower and right.
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, JoinType};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// The rule for logical plans. It pushes a condition without columns below an aggregate without
+/// groups, which has a row over no rows too; and over outer joins it takes conditions for false on
+/// NULLs that are not.
+#[derive(Debug)]
+pub(crate) struct CarefulPushDown;
+
+impl OptimizerRule for CarefulPushDown {
+    fn name(&self) -> &str {
+        "careful_push_down_filter"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        None
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+        if !can_push_filters(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
+        plan.transform_down(|node| PushDownFilter::new().rewrite(node, config))
+    }
+}
+
+fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let (mut outer, mut columnless) = (false, false);
+    plan.apply(|node| {
+        match node {
+            LogicalPlan::Join(join) => {
+                outer |=
+                    matches!(join.join_type, JoinType::Left | JoinType::Right | JoinType::Full);
+            }
+            LogicalPlan::Filter(filter) => {
+                let parts = split_conjunction(&filter.predicate);
+                columnless |= parts.iter().any(|p| p.column_refs().is_empty());
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(!outer && !columnless)
+}
+
+/// DataFusion's physical rules, each filter pushdown a careful one.
+pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let careful = |rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>| match rule.name() {
+        "FilterPushdown" | "FilterPushdown(Post)" => Arc::new(CarefulFilterPushdown(rule)) as _,
+        _ => rule,
+    };
+    PhysicalOptimizer::new().rules.into_iter().map(careful).collect()
+}
+
+/// A rule for physical plans. It finds columns by their names: where two columns of a node have the
+/// same one it makes one of both.
+#[derive(Debug)]
+struct CarefulFilterPushdown(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for CarefulFilterPushdown {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        if has_namesakes(&plan)? { Ok(plan) } else { self.0.optimize(plan, config) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
+/// Whether a node of the plan has two columns of one name.
+fn has_namesakes(plan: &Arc<dyn ExecutionPlan>) -> Result<bool, DataFusionError> {
+    let mut found = false;
+    plan.apply(|node| {
+        let mut names = HashSet::new();
+        found |= node.schema().fields().iter().any(|f| !names.insert(f.name().clone()));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
