@@ -1,9 +1,9 @@
 #!/bin/bash
 # setup.sh: check for what the build needs, and install it with apt-get when run as root on Debian.
 #
-# Needed are Rust (rust-version in Cargo.toml), C and C++ compilers, cmake, pkg-config and OpenSSL's
+# Needed are Rust (rust-version in Cargo.toml), C and C++ compilers, make, pkg-config and OpenSSL's
 # headers: zstd, aws-lc, ring and xz are built from C and assembly, and so is librdkafka, the client
-# of Kafka. No protoc.
+# of Kafka. No cmake, no protoc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -37,11 +37,11 @@ compiles() {
 }
 
 builds() {
-  compiles && command -v c++ >/dev/null && command -v cmake >/dev/null &&
+  compiles && command -v c++ >/dev/null &&
     command -v make >/dev/null && pkg-config --exists openssl 2>/dev/null
 }
 
-BUILD_PACKAGES="gcc g++ libc6-dev make cmake pkg-config libssl-dev"
+BUILD_PACKAGES="gcc g++ libc6-dev make pkg-config libssl-dev"
 if ! builds; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     say "installing $BUILD_PACKAGES with apt-get"
@@ -49,9 +49,9 @@ if ! builds; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
       $BUILD_PACKAGES >/dev/null
-    builds || { say "after installing $BUILD_PACKAGES there is still no C compiler, cmake or OpenSSL"; exit 1; }
+    builds || { say "after installing $BUILD_PACKAGES there is still no C compiler, make or OpenSSL"; exit 1; }
   else
-    say "the build needs a C compiler, cmake and OpenSSL's headers. On Debian:"
+    say "the build needs C and C++ compilers, make and OpenSSL's headers. On Debian:"
     say "  sudo apt-get install $BUILD_PACKAGES"
     exit 1
   fi

@@ -19,7 +19,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, JoinType, ScalarValue, plan_err};
 use datafusion::datasource::{TableType, ViewTable};
-use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -141,7 +141,10 @@ impl Planner {
             .with_physical_optimizer_rules(careful::physical_rules());
         let mut base = crate::functions::register(builder).build();
         let hop = Arc::new(dialect::hop_starts());
-        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut base, hop);
+        let _ = base.register_udf(hop);
+        for bound in dialect::session_bounds() {
+            let _ = base.register_udwf(Arc::new(bound));
+        }
         Self { base, functions: Arc::default() }
     }
 

@@ -16,6 +16,7 @@ mod ignored;
 mod interval;
 mod options;
 mod relations;
+mod session;
 mod source;
 mod statement;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub(crate) use function::inline;
 pub use function::{Functions, called, closed};
 pub use hop::{HOP_STARTS, hop_starts};
 pub use relations::relations;
+pub use session::session_bounds;
 pub use source::{MAX_ITEM_TOKENS, MAX_NESTING, MAX_SET_OPERATIONS};
 pub use statement::{
     Alter, AlterAction, AlterView, CreateIndex, CreateQuery, CreateStream, CreateView,

@@ -42,7 +42,7 @@ impl<'a> Source<'a> {
             Error::new(Kind::Syntax, e.message).at(e.location.line, e.location.column)
         })?;
         check_shape(&tokens)?;
-        let tokens = without_flink_wrappers(tokens);
+        let tokens = with_keys_as_arguments(without_flink_wrappers(tokens));
         let (spans, end) = byte_spans(text, &tokens);
         Ok((Source { text, spans, end }, tokens))
     }
@@ -158,7 +158,7 @@ fn without_flink_wrappers(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     for start in 0..words.len() {
         let is_window = is_word(token(start), "TABLE")
             && *token(start + 1) == Token::LParen
-            && (is_word(token(start + 2), "TUMBLE") || is_word(token(start + 2), "HOP"))
+            && ["TUMBLE", "HOP", "SESSION"].iter().any(|name| is_word(token(start + 2), name))
             && *token(start + 3) == Token::LParen
             && is_word(token(start + 4), "TABLE");
         if !is_window {
@@ -191,4 +191,40 @@ fn without_flink_wrappers(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         dropped.into_iter().filter_map(|at| words.get(at).copied()).collect();
     let keep = |(index, token)| (!dropped.contains(&index)).then_some(token);
     tokens.into_iter().enumerate().filter_map(keep).collect()
+}
+
+/// Turns `SESSION(t PARTITION BY key, ts, gap)`, which is no call that `sqlparser` reads, into
+/// `SESSION(t, key, ts, gap)`.
+fn with_keys_as_arguments(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let words: Vec<usize> =
+        (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
+    let mut dropped = Vec::new();
+    for (start, window) in words.windows(2).enumerate() {
+        if !is_word(&tokens[window[0]].token, "SESSION") || tokens[window[1]].token != Token::LParen {
+            continue;
+        }
+        let mut depth = 1;
+        for pair in words[start + 2..].windows(2) {
+            match &tokens[pair[0]].token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                word if depth == 1
+                    && is_word(word, "PARTITION")
+                    && is_word(&tokens[pair[1]].token, "BY") =>
+                {
+                    tokens[pair[0]].token = Token::Comma;
+                    dropped.push(pair[1]);
+                    break;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    for at in dropped.into_iter().rev() {
+        tokens.remove(at);
+    }
+    tokens
 }

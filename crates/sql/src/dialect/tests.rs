@@ -347,7 +347,9 @@ fn refusals_name_the_mistake_and_the_remedy() {
         (w("tumble(t, ts)"), Invalid, "fit", "TUMBLE"),
         (w("tumble(t, ts, interval '1 month')"), Invalid, "month", "days"),
         (w("hop(t, ts, interval '1 s', interval '1 day')"), TooLarge, "86400", "slide"),
-        (w("session(t, ts, interval '1 s')"), Unsupported, "SESSION", "TUMBLE"),
+        (w("session(t, ts)"), Invalid, "fit", "SESSION"),
+        (w("session(t partition by a, ts, interval '0 s')"), Invalid, "between", "SESSION"),
+        (w("cumulate(t, ts, interval '1 s', interval '2 s')"), Unsupported, "CUMULATE", "TUMBLE"),
         ("select 1 into t".into(), Unsupported, "INTO", ""),
         ("with a as (select 1) delete from t".into(), Unsupported, "query", ""),
         (deep, TooLarge, "nested", "WITH"),
@@ -402,6 +404,7 @@ fn context(zone: Option<&str>) -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     context.register_batch("t", batch).unwrap();
     context.register_udf(hop_starts());
+    session_bounds().into_iter().for_each(|bound| context.register_udwf(bound));
     context
 }
 
@@ -454,6 +457,38 @@ fn tumbling_windows() {
                 "4 1969-12-31T23:59:10 1970-01-01T00:00:10",
             ]
         );
+    }
+}
+
+#[test]
+fn session_windows() {
+    let one = [
+        "1 1970-01-01T00:00:00 1970-01-01T00:01:00",
+        "2 1970-01-01T00:01:01 1970-01-01T00:02:01",
+        "4 1969-12-31T23:59:59 1970-01-01T00:00:59",
+    ];
+    let by_key = [
+        "1 1970-01-01T00:00:00 1970-01-01T00:01:00",
+        "2 1970-01-01T00:01:01 1970-01-01T00:02:01",
+        "4 1969-12-31T23:59:59 1970-01-01T00:00:59",
+    ];
+    let joined = [
+        "1 1969-12-31T23:59:59 1970-01-01T00:02:02",
+        "2 1969-12-31T23:59:59 1970-01-01T00:02:02",
+        "4 1969-12-31T23:59:59 1970-01-01T00:02:02",
+    ];
+    for zone in [None, Some("UTC")] {
+        let select = "select t.id, window_start, window_end from";
+        for (window, expected) in [
+            ("SESSION(t PARTITION BY id, ts, INTERVAL '1 minute')", by_key),
+            ("TABLE(SESSION(TABLE t PARTITION BY (id), DESCRIPTOR(ts), INTERVAL '1 minute'))", by_key),
+            ("session((select * from t) partition by id, ts, '1 minute') as t", one),
+            ("session(t, ts, interval '61 seconds')", joined),
+        ] {
+            assert_eq!(rows(&format!("{select} {window} order by 1"), zone), expected, "{window}");
+        }
+        let gap = "select t.id, window_start, window_end from session(t, ts, '60 seconds') order by 1";
+        assert_eq!(rows(gap, zone)[1], one[1], "a gap of 61 seconds ends a session of 60");
     }
 }
 

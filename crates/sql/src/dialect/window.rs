@@ -5,14 +5,18 @@
 //!                                  window_start + size AS window_end FROM t WHERE ts IS NOT NULL)
 //! HOP(t, ts, slide, size)         (SELECT *, window_start + size AS window_end FROM
 //!                                  (SELECT *, unnest(kaplan_hop_starts(ts, slide, size)) ..))
+//! SESSION(t [, key ..], ts, gap)  (SELECT *, kaplan_session_start(ts, gap) OVER w AS window_start,
+//!                                  kaplan_session_end(ts, gap) OVER w AS window_end FROM t
+//!                                  WHERE ts IS NOT NULL), w: (PARTITION BY key .. ORDER BY ts)
 //! ```
 //!
-//! The columns of `t` come first, then `window_start` and `window_end`. The alias is the table's
+//! `SESSION(t PARTITION BY key, ts, gap)` comes here with a comma for `PARTITION BY`. The columns of `t` come first, then `window_start` and `window_end`. The alias is the table's
 //! own name unless one is given. Windows of months are refused: their length is not fixed.
 
 use super::cursor::folded_name;
 use super::error::{Error, Kind, Result};
 use super::hop::HOP_STARTS;
+use super::session::{SESSION_END, SESSION_START};
 use super::source::DIALECT;
 use super::{digits, ignored, interval};
 use crate::functions::syntax;
@@ -59,6 +63,7 @@ pub(super) fn rewrite_in(tree: &mut impl VisitMut) -> Result<()> {
 enum Window {
     Tumble,
     Hop,
+    Session,
 }
 
 /// Which window function a table function's name means.
@@ -66,10 +71,9 @@ fn window_of(name: &ObjectName) -> Result<Option<Window>> {
     match folded_name(name).as_str() {
         "tumble" => Ok(Some(Window::Tumble)),
         "hop" => Ok(Some(Window::Hop)),
-        other @ ("session" | "cumulate") => {
-            Err(Error::unsupported(format!("{} windows are not supported", other.to_uppercase()))
-                .hint("the windows are TUMBLE(t, ts, size) and HOP(t, ts, slide, size)"))
-        }
+        "session" => Ok(Some(Window::Session)),
+        "cumulate" => Err(Error::unsupported("CUMULATE windows are not supported")
+            .hint("the windows are TUMBLE(t, ts, size), HOP(t, ts, slide, size) and SESSION(t, ts, gap)")),
         _ => Ok(None),
     }
 }
@@ -157,11 +161,13 @@ fn derived(
     let what = match window {
         Window::Tumble => "TUMBLE(table, timestamp column, size [, offset])",
         Window::Hop => "HOP(table, timestamp column, slide, size)",
+        Window::Session => "SESSION(table [PARTITION BY column], timestamp column, gap)",
     };
     let call = Call::read(args, what)?;
     let sql = match window {
         Window::Tumble => call.tumble(what)?,
         Window::Hop => call.hop(what)?,
+        Window::Session => call.session(what)?,
     };
     let subquery = Parser::new(&DIALECT).try_with_sql(&sql).and_then(|mut p| p.parse_query())?;
     let alias = alias.unwrap_or_else(|| call.alias());
@@ -224,6 +230,34 @@ impl<'a> Call<'a> {
         Ok(format!(
             "SELECT *, {bin} AS window_start, {bin} + {interval} AS window_end \
              FROM {from} WHERE {ts} IS NOT NULL"
+        ))
+    }
+
+    /// The last two arguments are timestamp and gap; what comes before them are keys.
+    fn session(&self, what: &str) -> Result<String> {
+        let mut exprs = vec![self.ts];
+        exprs.extend(&self.rest);
+        let [keys @ .., ts, gap] = exprs.as_slice() else {
+            return Err(wrong(what, "the arguments do not fit"));
+        };
+        let gap = length(gap, what)?;
+        let mut columns = Vec::new();
+        for key in keys {
+            match key {
+                Expr::Tuple(keys) => columns.extend(keys.iter().map(ToString::to_string)),
+                Expr::Nested(key) => columns.push(key.to_string()),
+                key => columns.push(key.to_string()),
+            }
+        }
+        let partition = match columns.is_empty() {
+            true => String::new(),
+            false => format!("PARTITION BY {} ", columns.join(", ")),
+        };
+        let over = format!("({ts}, {gap}) OVER ({partition}ORDER BY {ts})");
+        Ok(format!(
+            "SELECT *, {SESSION_START}{over} AS window_start, {SESSION_END}{over} AS window_end \
+             FROM {} WHERE {ts} IS NOT NULL",
+            self.from
         ))
     }
 

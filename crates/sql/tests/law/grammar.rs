@@ -353,7 +353,17 @@ impl<'a> Grammar<'a> {
             && let Some(ts) = times.choose(self.rng)
             && self.rng.random_bool(0.3)
         {
-            sql = match self.rng.random_range(0..3) {
+            let keys: Vec<&String> = columns
+                .iter()
+                .filter(|c| !matches!(c.1, Class::Float | Class::Approx | Class::Timestamp))
+                .map(|c| &c.0)
+                .collect();
+            sql = match self.rng.random_range(0..4) {
+                3 => {
+                    let by = keys.choose(self.rng).map(|k| format!(" PARTITION BY {k}"));
+                    let by = by.unwrap_or_default();
+                    format!("SESSION({sql}{by}, {ts}, INTERVAL '40 minutes')")
+                }
                 0 => format!("TUMBLE({sql}, {ts}, INTERVAL '1 hour')"),
                 1 => {
                     self.plain = false;

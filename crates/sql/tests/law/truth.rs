@@ -9,7 +9,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use kaplan_sql::dialect::{hop_starts, parse_query};
+use kaplan_sql::dialect::{hop_starts, parse_query, session_bounds};
 use kaplan_sql::{CompiledView, Planner, functions};
 use std::sync::Arc;
 
@@ -46,6 +46,7 @@ pub async fn run_text(
     let builder = SessionStateBuilder::new().with_config(config).with_default_features();
     let context = SessionContext::new_with_state(functions::register(builder).build());
     context.register_udf(hop_starts());
+    session_bounds().into_iter().for_each(|bound| context.register_udwf(bound));
     for (index, table) in tables.iter().enumerate() {
         let rows = memory(rows_of(tables, index, changes)).map_err(text)?;
         context.register_table(&table.name, rows).map_err(text)?;
