@@ -33,6 +33,7 @@ CREATE STREAM bid (
   url       text NOT NULL,
   date_time timestamp NOT NULL,
   extra     text NOT NULL,
+  p_time    timestamp AS proctime(),
   WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds'
 );
 

@@ -6,6 +6,7 @@ use crate::platform::Inner;
 use crate::{Code, Error, Result};
 use arrow::array::{Array, ArrayRef, Int32Array, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::Expr;
 use kaplan_sql::catalog::{ColumnDef, StreamDef};
@@ -61,8 +62,12 @@ fn generate(
     let known = dialect::schema_of(&def.as_stored())?;
     for (at, column) in def.columns.iter().enumerate() {
         let Some(sql) = &column.generated else { continue };
-        let expression = inner.planner.condition(sql, &known)?;
-        let value = expression.evaluate(&plain)?.into_array(rows)?;
+        let value = if dialect::is_proctime(sql) {
+            ScalarValue::TimestampMicrosecond(Some(inner.clock.now_us()), Some("+00:00".into()))
+                .to_array_of_size(rows)?
+        } else {
+            inner.planner.condition(sql, &known)?.evaluate(&plain)?.into_array(rows)?
+        };
         columns[at] = convert(def, schema.field(at), &value, &unnamed(&value), first)?;
     }
     Ok(RecordBatch::try_new(nullable, columns)?)

@@ -96,6 +96,13 @@ pub fn parse_expr(text: &str) -> Result<Expr> {
     if cursor.at_eof() { Ok(expr) } else { Err(cursor.expected("the end of the expression")) }
 }
 
+/// Whether a generated column is the time at which its row came in: `AS proctime()`.
+#[must_use]
+pub fn is_proctime(text: &str) -> bool {
+    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    text.trim_matches(['(', ')']).eq_ignore_ascii_case("proctime")
+}
+
 const STATEMENTS: &str = "a statement, such as SELECT, CREATE STREAM, CREATE TABLE, \
      CREATE MATERIALIZED VIEW, INSERT, COPY, SHOW, REFRESH or DROP";
 

@@ -60,6 +60,9 @@ impl Table {
     pub fn create(&self, stream: bool) -> String {
         let column = |f: &Arc<Field>| format!("{} {} NOT NULL", f.name(), sql_type(f.data_type()));
         let mut elements: Vec<String> = self.schema.fields().iter().map(column).collect();
+        if self.name == "bid" {
+            elements.push("p_time timestamp AS proctime()".into());
+        }
         if stream {
             return format!("CREATE STREAM {} ({})", self.name, elements.join(", "));
         }
