@@ -1,9 +1,11 @@
-//! Runs the log on a disk that loses power: `simulate [--steps N] [--seed S]`.
+//! Runs the log on a disk that loses power, and the log in a bucket that fails and has several
+//! writers: `simulate [--steps N] [--seed S]`, so many steps of each.
 //!
-//! Prints the seed and the report as JSON; exits with 1 if the log broke a promise, and with 2 if
+//! Prints the seed and both reports as JSON; exits with 1 if the log broke a promise, and with 2 if
 //! the arguments are wrong. The same seed and number of steps repeat the same run.
 
 use kaplan_log::simulate::{Report, simulate};
+use kaplan_log::simulate_objects;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,8 +18,10 @@ fn main() -> ExitCode {
         Err(message) => return finish(&mut std::io::stderr(), &message, 2),
     };
     let mut out = std::io::stdout();
-    match simulate(seed, steps) {
-        Ok(report) => finish(&mut out, &json(seed, &report), 0),
+    let both =
+        simulate(seed, steps).and_then(|disk| Ok((disk, simulate_objects::simulate(seed, steps)?)));
+    match both {
+        Ok((disk, objects)) => finish(&mut out, &json(seed, &disk, &objects), 0),
         Err(violation) => {
             let line = format!("{{\"seed\": {seed}, \"violation\": {violation:?}}}");
             finish(&mut out, &line, 1)
@@ -47,7 +51,7 @@ fn arguments() -> Result<(u64, u64), String> {
     Ok((steps, seed))
 }
 
-fn json(seed: u64, report: &Report) -> String {
+fn json(seed: u64, report: &Report, objects: &simulate_objects::Report) -> String {
     let fields = [
         ("seed", seed),
         ("steps", report.steps),
@@ -65,6 +69,28 @@ fn json(seed: u64, report: &Report) -> String {
         ("reads", report.reads),
         ("flips", report.flips),
     ];
+    let faults = objects.faults;
+    let object_fields = [
+        ("steps", objects.steps),
+        ("acknowledged", objects.acknowledged),
+        ("lost", objects.lost),
+        ("doubled", objects.doubled),
+        ("opened", objects.opened),
+        ("fenced", objects.fenced),
+        ("unknown", objects.unknown),
+        ("recovered", objects.recovered),
+        ("trimmed", objects.trimmed),
+        ("reads", objects.reads),
+        ("flips", objects.flips),
+        ("failed_before", faults.before),
+        ("failed_after", faults.after),
+        ("late", faults.late),
+        ("failed_others", faults.other),
+    ];
+    format!("{{{}, \"objects\": {{{}}}}}", list(&fields), list(&object_fields))
+}
+
+fn list(fields: &[(&str, u64)]) -> String {
     let fields: Vec<String> = fields.iter().map(|(name, n)| format!("\"{name}\": {n}")).collect();
-    format!("{{{}}}", fields.join(", "))
+    fields.join(", ")
 }

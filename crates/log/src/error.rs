@@ -94,6 +94,15 @@ pub enum Error {
     /// Another process, or another log in this one, has the directory open.
     #[error("the log's directory is in use by another process; stop that one first")]
     Locked,
+    /// Another process has taken the log over; this one never appends again.
+    #[error(
+        "another instance has taken over the log (epoch {epoch}): this one acknowledges nothing \
+         more; nothing of this group was written"
+    )]
+    Fenced {
+        /// The epoch of the process that has it now.
+        epoch: u64,
+    },
     /// Reading or preparing a file failed.
     #[error("could not {action} log file {file}: {source}")]
     Io {
@@ -112,7 +121,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::DiskFull { .. } | Self::Locked | Self::Io { .. } => Remedy::Retry,
-            Self::Failed { .. } | Self::Poisoned { .. } => Remedy::Reopen,
+            Self::Failed { .. } | Self::Poisoned { .. } | Self::Fenced { .. } => Remedy::Reopen,
             Self::Corrupt { .. } | Self::Version { .. } => Remedy::Report,
             Self::Trimmed { .. } | Self::NotConsecutive { .. } | Self::TooLarge { .. } => {
                 Remedy::FixInput

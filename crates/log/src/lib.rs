@@ -8,9 +8,10 @@
 //! skipped; after a failed write or fsync it takes nothing more until it is opened again. It does
 //! not look into payloads, does not deduplicate and does not decide when to trim.
 //!
-//! [`LocalLog`] keeps segment files in a directory. [`conformance`] is the suite that every backend
-//! passes; [`sim`] is a disk that loses power, and [`simulate`] runs a log on it for as many random
-//! steps as one likes.
+//! [`LocalLog`] keeps segment files in a directory, [`ObjectLog`] segments in a bucket, where a newer
+//! opening takes over from an older one. [`conformance`] is the suite that both pass; [`sim`] is a
+//! disk that loses power, and [`simulate`] and [`simulate_objects`] run a log on it, or on a bucket
+//! that fails, for as many random steps as one likes.
 
 mod commit;
 pub mod conformance;
@@ -19,14 +20,18 @@ mod error;
 mod frame;
 mod local;
 mod mark;
+mod object;
 mod recover;
 mod ring;
 mod segment;
 pub mod sim;
 pub mod simulate;
+pub mod simulate_objects;
+mod stored;
 
 pub use commit::{Commit, Log, MAX_PRODUCER_BYTES, Producer, Write};
 pub use disk::{Disk, RealDisk};
 pub use error::Error;
 pub use local::{LocalLog, Options};
+pub use object::{ObjectLog, ObjectOptions};
 pub use recover::Recovery;

@@ -156,22 +156,7 @@ impl<'a> World<'a> {
     }
 
     fn commit(&mut self, lsn: Lsn) -> Commit {
-        self.serial += 1;
-        let mut writes = Vec::new();
-        for _ in 0..self.rng.random_range(1..3) {
-            let len = [0, 10, 100, 2_000][self.rng.random_range(0..4)];
-            let mut payload = self.serial.to_le_bytes().to_vec();
-            payload.extend((0..self.rng.random_range(0..=len)).map(|_| self.rng.random::<u8>()));
-            writes.push(Write {
-                stream: StreamId(self.rng.random_range(0..4)),
-                rows: self.rng.random(),
-                watermark_us: self.rng.random::<bool>().then_some(self.serial as i64),
-                payload: Bytes::from(payload),
-            });
-        }
-        let producer = Producer { id: format!("p{}", self.serial % 7), sequence: self.serial };
-        let producer = self.rng.random::<bool>().then_some(producer);
-        Commit { lsn, time_us: self.serial as i64, producer, writes }
+        commit(&mut self.rng, &mut self.serial, lsn)
     }
 
     fn append(&mut self) -> Step {
@@ -419,8 +404,28 @@ impl<'a> World<'a> {
     }
 }
 
+/// A random commit; its serial number is its time.
+pub(crate) fn commit(rng: &mut ChaCha8Rng, serial: &mut u64, lsn: Lsn) -> Commit {
+    *serial += 1;
+    let mut writes = Vec::new();
+    for _ in 0..rng.random_range(1..3) {
+        let len = [0, 10, 100, 2_000][rng.random_range(0..4)];
+        let mut payload = serial.to_le_bytes().to_vec();
+        payload.extend((0..rng.random_range(0..=len)).map(|_| rng.random::<u8>()));
+        writes.push(Write {
+            stream: StreamId(rng.random_range(0..4)),
+            rows: rng.random(),
+            watermark_us: rng.random::<bool>().then_some(*serial as i64),
+            payload: Bytes::from(payload),
+        });
+    }
+    let producer = Producer { id: format!("p{}", *serial % 7), sequence: *serial };
+    let producer = rng.random::<bool>().then_some(producer);
+    Commit { lsn, time_us: *serial as i64, producer, writes }
+}
+
 /// Tells a doubled commit from a damaged one by its serial number, which is its time.
-fn compare(found: &Commit, expected: &Commit, held: &VecDeque<Commit>) -> Step {
+pub(crate) fn compare(found: &Commit, expected: &Commit, held: &VecDeque<Commit>) -> Step {
     if found == expected {
         return Ok(());
     }

@@ -1,9 +1,10 @@
-//! The log from outside: conformance on both disks, damage, limits of space, and the simulation.
+//! The log from outside: conformance on disks and buckets, damage, limits of space, simulations.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod local;
 mod lying;
+mod object;
 
 use kaplan_log::conformance::CASES;
 use kaplan_log::sim::SimDisk;

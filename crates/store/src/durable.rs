@@ -1,20 +1,20 @@
-//! Where the lake's objects are: any `object_store`, and for local files one that is durable.
+//! Local files that are durable, as an `ObjectStore`.
 //!
 //! `object_store`'s local files are atomic but not durable: nothing is synced, so that after a
 //! power loss a committed Delta log entry may be an empty file. [`DurableFiles`] keeps one
 //! invariant: when a write returns, the file's bytes and every directory entry that leads to it
-//! from the lake's root are on stable storage; and a name never leads to bytes that are not.
-//! It refuses conditional updates, as the local store does.
+//! from the root are on stable storage; and a name never leads to bytes that are not.
+//! Conditional updates compare the file's entity tag under a lock of this process: the directory
+//! must belong to one process, which the lock of the log sees to.
 
-use crate::Error;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
-    UploadPart,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, UpdateVersion, UploadPart,
 };
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,49 +22,20 @@ use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use url::Url;
+use tokio::sync::Mutex;
 
 const STORE: &str = "DurableFiles";
-
-/// Opens the store that holds `root`; creates the directory of a local one.
-/// Returns the root as a directory URL, the store, and the root's path within the store.
-pub(crate) fn open(root: &Url) -> Result<(Url, Arc<dyn ObjectStore>, Path), Error> {
-    let refuse = |reason: String| Error::Root { root: root.to_string(), reason };
-    if root.scheme() != "file" {
-        let (store, path) = object_store::parse_url(root).map_err(|e| refuse(e.to_string()))?;
-        return Ok((directory_url(root.clone()), Arc::from(store), path));
-    }
-    let path = root.to_file_path().map_err(|()| refuse("not a local path".to_owned()))?;
-    let path = create_root(&path).map_err(|e| refuse(e.to_string()))?;
-    let url = Url::from_directory_path(&path).map_err(|()| refuse("not absolute".to_owned()))?;
-    let inside = Path::from_url_path(url.path()).map_err(|e| refuse(e.to_string()))?;
-    Ok((url, Arc::new(DurableFiles::new(path)), inside))
-}
-
-pub(crate) fn directory_url(mut url: Url) -> Url {
-    if !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
-    }
-    url
-}
-
-fn create_root(path: &FilePath) -> io::Result<PathBuf> {
-    std::fs::create_dir_all(path)?;
-    let path = path.canonicalize()?;
-    if let Some(parent) = path.parent() {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(path)
-}
 
 /// Local files, synced before they are acknowledged.
 #[derive(Debug)]
 pub(crate) struct DurableFiles {
     files: LocalFileSystem,
     sync: Arc<Syncer>,
+    /// Held over the comparison and the write of a conditional update.
+    updating: Mutex<()>,
 }
 
-/// Syncs files and the directories between them and the lake's root.
+/// Syncs files and the directories between them and the root.
 #[derive(Debug)]
 struct Syncer {
     root: PathBuf,
@@ -74,14 +45,25 @@ struct Syncer {
 }
 
 impl DurableFiles {
-    fn new(root: PathBuf) -> Self {
+    /// The files below `root`, which is a canonical path of an existing directory.
+    pub fn new(root: PathBuf) -> Self {
         let sync = Syncer {
             root,
             staged: AtomicU64::new(0),
             #[cfg(test)]
             synced: parking_lot::Mutex::default(),
         };
-        Self { files: LocalFileSystem::new(), sync: Arc::new(sync) }
+        Self { files: LocalFileSystem::new(), sync: Arc::new(sync), updating: Mutex::default() }
+    }
+
+    /// Refuses an update of a file that is not, or no longer, the one meant.
+    async fn check(&self, to: &Path, meant: &UpdateVersion) -> Result<()> {
+        let found = self.files.head(to).await;
+        if matches!(&found, Ok(meta) if meta.e_tag == meant.e_tag) {
+            return Ok(());
+        }
+        let source = format!("the file is {found:?}, and not the one of {meant:?}").into();
+        Err(object_store::Error::Precondition { path: to.to_string(), source })
     }
 
     async fn sync_written(&self, location: &Path) -> Result<()> {
@@ -161,8 +143,13 @@ impl std::fmt::Display for DurableFiles {
 #[async_trait]
 impl ObjectStore for DurableFiles {
     async fn put_opts(&self, to: &Path, bytes: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        if matches!(opts.mode, PutMode::Update(_)) || !opts.attributes.is_empty() {
+        if !opts.attributes.is_empty() {
             return self.files.put_opts(to, bytes, opts).await;
+        }
+        let mut _updating = None;
+        if let PutMode::Update(meant) = &opts.mode {
+            _updating = Some(self.updating.lock().await);
+            self.check(to, meant).await?;
         }
         let create = matches!(opts.mode, PutMode::Create);
         let (path, sync) = (self.files.path_to_filesystem(to)?, self.sync.clone());
@@ -171,7 +158,10 @@ impl ObjectStore for DurableFiles {
             other => other.map(Ok),
         });
         match put.await? {
-            Ok(()) => Ok(PutResult { e_tag: None, version: None }),
+            Ok(()) => {
+                let e_tag = self.files.head(to).await?.e_tag;
+                Ok(PutResult { e_tag, version: None })
+            }
             Err(e) => {
                 Err(object_store::Error::AlreadyExists { path: to.to_string(), source: e.into() })
             }
@@ -260,56 +250,28 @@ impl MultipartUpload for DurableUpload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Lake, TableSpec, system_schema};
-    use arrow::array::{ArrayRef, Int32Array, Int64Array, TimestampMicrosecondArray};
-    use arrow::datatypes::{DataType, Field, Schema};
-    use arrow::record_batch::RecordBatch;
-    use kaplan_base::{Lsn, StreamId};
-    use object_store::ObjectStoreExt;
 
-    fn row(spec: &TableSpec, lsn: i64) -> RecordBatch {
-        let time = TimestampMicrosecondArray::from(vec![lsn]).with_timezone("UTC");
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from(vec![lsn])),
-            Arc::new(Int64Array::from(vec![lsn])),
-            Arc::new(Int32Array::from(vec![0])),
-            Arc::new(time.clone()),
-            Arc::new(time),
-        ];
-        RecordBatch::try_new(system_schema(&spec.schema, false), columns).unwrap()
+    fn files() -> (tempfile::TempDir, PathBuf, DurableFiles, Path) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let path = Path::from_absolute_path(&root).unwrap();
+        (directory, root.clone(), DurableFiles::new(root), path)
     }
 
     #[tokio::test]
-    async fn an_append_syncs_its_data_file_its_log_entry_and_the_directories() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().canonicalize().unwrap();
-        let store = Arc::new(DurableFiles::new(root.clone()));
-        let lake = Lake::with_store(Url::from_directory_path(&root).unwrap(), store.clone());
-        let lake = lake.unwrap();
-        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, true)]));
-        let spec = TableSpec { name: "s".into(), id: StreamId(1), schema, changes: false };
-        lake.create(&spec).await.unwrap();
-        store.sync.synced.lock().clear();
-        lake.append(&spec, vec![row(&spec, 1)], Lsn(1)).await.unwrap();
-
+    async fn a_write_syncs_the_file_before_its_name_and_then_the_directories() {
+        let (_directory, root, store, path) = files();
+        let name = path.join("a").join("b").join("c");
+        store.put(&name, "bytes".into()).await.unwrap();
         let synced = store.sync.synced.lock().clone();
-        let at = |path: &FilePath| synced.iter().position(|synced| synced == path);
-        let log = root.join("s/_delta_log");
-        let entry = at(&log.join("00000000000000000001.json")).expect("the log entry is synced");
-        let parquet = |path: &PathBuf| path.extension().is_some_and(|e| e == "parquet");
-        let data = synced.iter().position(parquet).expect("the data file is synced");
-        assert!(data < entry, "the log entry does not refer to bytes that may be lost: {synced:?}");
-        assert!(synced[data..entry].contains(&root.join("s")), "{synced:?}");
-        assert!(synced[entry..].contains(&log), "{synced:?}");
-        assert!(synced[entry..].contains(&root), "{synced:?}");
+        let expected = [root.join("a/b/c"), root.join("a/b"), root.join("a"), root];
+        assert_eq!(synced, expected);
     }
 
     #[tokio::test]
     async fn put_if_absent_refuses_the_second_and_leaves_no_staged_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().canonicalize().unwrap();
-        let (store, path) = (DurableFiles::new(root.clone()), Path::from_absolute_path(&root));
-        let name = path.unwrap().join("a").join("b");
+        let (_directory, root, store, path) = files();
+        let name = path.join("a").join("b");
         let create = || PutOptions::from(PutMode::Create);
         store.put_opts(&name, "first".into(), create()).await.unwrap();
         let second = store.put_opts(&name, "second".into(), create()).await;
@@ -318,5 +280,21 @@ mod tests {
         store.put(&name, "third".into()).await.unwrap();
         assert_eq!(store.get(&name).await.unwrap().bytes().await.unwrap(), "third");
         assert_eq!(std::fs::read_dir(root.join("a")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_update_of_what_has_changed_is_refused() {
+        let (_directory, _root, store, path) = files();
+        let name = path.join("a");
+        let update = |put: &PutResult| PutOptions::from(PutMode::Update(put.clone().into()));
+        let first = store.put(&name, "first".into()).await.unwrap();
+        let second = store.put_opts(&name, "second".into(), update(&first)).await.unwrap();
+        let stale = store.put_opts(&name, "stale".into(), update(&first)).await;
+        assert!(matches!(stale, Err(object_store::Error::Precondition { .. })), "{stale:?}");
+        store.put_opts(&name, "third".into(), update(&second)).await.unwrap();
+        assert_eq!(store.get(&name).await.unwrap().bytes().await.unwrap(), "third");
+        store.delete(&name).await.unwrap();
+        let gone = store.put_opts(&name, "fourth".into(), update(&second)).await;
+        assert!(matches!(gone, Err(object_store::Error::Precondition { .. })), "{gone:?}");
     }
 }
