@@ -2,7 +2,6 @@
 
 use datafusion::error::DataFusionError;
 use kaplan_base::{Lsn, Remedy};
-use std::path::PathBuf;
 
 /// An error of a batch run; nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -19,14 +18,9 @@ pub enum Error {
     /// The plan cannot be built.
     #[error(transparent)]
     Sql(#[from] kaplan_sql::Error),
-    /// A file cannot be written or read.
-    #[error("batch view file {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The stored batch view cannot be written or read.
+    #[error("batch view: {0}")]
+    Storage(#[from] kaplan_store::Error),
     /// A published file is not what was written.
     #[error("batch view {view}: {reason}; run REFRESH MATERIALIZED VIEW {view} FULL")]
     Damaged {
@@ -64,6 +58,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Error::Lake(e) => e.remedy(),
+            Error::Storage(e) => e.remedy(),
             Error::Circuit(e) => e.remedy(),
             Error::Schedule { .. } | Error::Sql(_) => Remedy::FixInput,
             Error::Damaged { .. } => Remedy::Report,

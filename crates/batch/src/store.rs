@@ -1,23 +1,23 @@
-//! Published batch views on disk.
+//! Published batch views, in a directory or a bucket.
 //!
 //! ```text
-//! <dir>/<view>@<version>/<LSN>-<n>.batch     the content, written once
-//! <dir>/<view>@<version>/manifest.json       which files, at which LSN; replaced atomically
+//! <view>@<version>/e<epoch>-<LSN>-<n>-<run>.batch   the content, written once
+//! <view>@<version>/manifest.json                    which files, at which LSN; replaced atomically
 //! ```
 //!
 //! Publication is compare-and-set: the LSN must be above the published one (a full run may replace
 //! it at the same LSN), and an incremental run must begin exactly there. A manifest is replaced only
 //! after its files are durable, and files are removed only after the manifest no longer names them.
+//! The manifest is a document with one writer: a process whose data another one took over publishes
+//! nothing more, and removes no file of that one (its epoch is higher).
 
 use crate::{Error, Result};
 use kaplan_base::Lsn;
 use kaplan_circuit::{Batch, Keyer, decode_batch, encode_batch, environment_fingerprint};
+use kaplan_store::{Document, Place};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MANIFEST: &str = "manifest.json";
@@ -49,23 +49,25 @@ struct Manifest {
 
 /// All published batch views. Readers get shared, immutable ones.
 pub struct Store {
-    root: PathBuf,
-    views: Mutex<BTreeMap<(String, u32), Arc<Published>>>,
+    place: Place,
+    epoch: u64,
+    views: Mutex<BTreeMap<Key, Arc<Published>>>,
+    /// The manifests; held while one is written, so that two runs cannot both pass the check.
+    manifests: tokio::sync::Mutex<BTreeMap<Key, Document>>,
 }
 
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    move |source| Error::File { path: path.to_path_buf(), source }
-}
+/// A view's name and version.
+type Key = (String, u32);
 
 impl Store {
-    /// The store in a directory.
-    pub fn open(root: &Path) -> Result<Self> {
-        fs::create_dir_all(root).map_err(failed(root))?;
-        Ok(Self { root: root.to_path_buf(), views: Mutex::new(BTreeMap::new()) })
+    /// The store in a place, for a process with this epoch.
+    #[must_use]
+    pub fn new(place: Place, epoch: u64) -> Self {
+        Self { place, epoch, views: Mutex::default(), manifests: tokio::sync::Mutex::default() }
     }
 
-    fn directory(&self, view: &str, version: u32) -> PathBuf {
-        self.root.join(format!("{view}@{version}"))
+    fn directory(&self, view: &str, version: u32) -> Place {
+        self.place.below(&format!("{view}@{version}"))
     }
 
     /// The published batch view, if there is one.
@@ -74,32 +76,33 @@ impl Store {
         self.views.lock().get(&(view.into(), version)).cloned()
     }
 
-    /// Reads a view's publication from disk. One that another DataFusion wrote is left out and
-    /// will be computed again; a damaged one is an error.
-    pub fn load(
+    /// Reads a view's stored publication. One that another DataFusion wrote is left out and will be
+    /// computed again; a damaged one is an error.
+    pub async fn load(
         &self,
         view: &str,
         version: u32,
         key: Option<&Keyer>,
     ) -> Result<Option<Arc<Published>>> {
-        let dir = self.directory(view, version);
-        let path = dir.join(MANIFEST);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed(&path)(e)),
-        };
+        let place = self.directory(view, version);
         let damaged = |reason: String| Error::Damaged { view: view.into(), reason };
-        let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|e| damaged(format!("manifest: {e}")))?;
+        let (document, manifest) =
+            match Document::open::<Manifest>(&place, MANIFEST, self.epoch).await {
+                Err(kaplan_store::Error::Damaged { reason, .. }) => {
+                    return Err(damaged(format!("manifest: {reason}")));
+                }
+                opened => opened?,
+            };
+        self.manifests.lock().await.insert((view.into(), version), document);
+        let Some(manifest) = manifest else { return Ok(None) };
         if manifest.fingerprint != environment_fingerprint() {
             tracing::warn!(view, "the batch view is of another version and is computed again");
             return Ok(None);
         }
         let mut batches = Vec::with_capacity(manifest.files.len());
         for name in &manifest.files {
-            let path = dir.join(name);
-            let bytes = fs::read(&path).map_err(failed(&path))?;
+            let missing = || damaged(format!("{name} is missing"));
+            let bytes = place.get(name).await?.ok_or_else(missing)?;
             let batch =
                 decode_batch(0, &bytes, key).map_err(|e| damaged(format!("{name}: {e}")))?;
             batches.push(Arc::new(batch));
@@ -118,7 +121,7 @@ impl Store {
     /// Publishes a batch view at an LSN. `base` is the LSN of the published one that `batches`
     /// continue (kept in front of them), or None when they replace it.
     #[allow(clippy::too_many_arguments, reason = "a publication is one record of facts")]
-    pub fn publish(
+    pub async fn publish(
         &self,
         view: &str,
         version: u32,
@@ -135,15 +138,14 @@ impl Store {
         if old || base.is_some_and(|b| b != published) {
             return Err(overtaken());
         }
-        let dir = self.directory(view, version);
-        fs::create_dir_all(&dir).map_err(failed(&dir))?;
+        let place = self.directory(view, version);
         let (mut files, mut all) = match (&current, base) {
             (Some(current), Some(_)) => (current.files.clone(), current.batches.clone()),
             _ => (Vec::new(), Vec::new()),
         };
         for (n, batch) in batches.into_iter().enumerate() {
-            let name = format!("{lsn}-{n}-{run}.batch");
-            write_durable(&dir.join(&name), &encode_batch(&batch)?)?;
+            let name = format!("e{}-{lsn}-{n}-{run}.batch", self.epoch);
+            place.put(&name, encode_batch(&batch)?).await?;
             files.push(name);
             all.push(batch);
         }
@@ -163,61 +165,55 @@ impl Store {
             batches: all,
             files: files.clone(),
         });
-        // Held over check, manifest and memory: two runs cannot both pass the check.
-        let mut views = self.views.lock();
         let key = (view.to_string(), version);
-        if views.get(&key).map_or(Lsn::ZERO, |p| p.lsn) != published {
+        let mut manifests = self.manifests.lock().await;
+        if self.get(view, version).map_or(Lsn::ZERO, |p| p.lsn) != published {
             return Err(overtaken());
         }
-        let text = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-        write_durable(&dir.join(MANIFEST), &text)?;
-        views.insert(key, Arc::clone(&new));
-        drop(views);
-        remove_others(&dir, &files)?;
+        if !manifests.contains_key(&key) {
+            let (document, _) =
+                Document::open::<serde_json::Value>(&place, MANIFEST, self.epoch).await?;
+            manifests.insert(key.clone(), document);
+        }
+        if let Some(document) = manifests.get(&key) {
+            document.replace(&manifest).await?;
+        }
+        self.views.lock().insert(key, Arc::clone(&new));
+        drop(manifests);
+        self.remove_others(&place, &files).await?;
         Ok(new)
     }
 
     /// Forgets a view's publication.
-    pub fn remove(&self, view: &str, version: u32) -> Result<()> {
-        self.views.lock().remove(&(view.into(), version));
-        let dir = self.directory(view, version);
-        match fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed(&dir)(e)),
-            _ => Ok(()),
-        }
+    pub async fn remove(&self, view: &str, version: u32) -> Result<()> {
+        let key = (view.to_string(), version);
+        self.manifests.lock().await.remove(&key);
+        self.views.lock().remove(&key);
+        Ok(self.directory(view, version).clear().await?)
     }
 
-    /// Removes the directories of views that are not in the list.
-    pub fn remove_stale(&self, live: &BTreeSet<(String, u32)>) -> Result<()> {
-        let names: BTreeSet<_> = live.iter().map(|(n, v)| format!("{n}@{v}")).collect();
-        for entry in fs::read_dir(&self.root).map_err(failed(&self.root))?.flatten() {
-            if !names.contains(entry.file_name().to_string_lossy().as_ref()) {
-                fs::remove_dir_all(entry.path()).map_err(failed(&entry.path()))?;
+    /// Removes what is stored of views that are not in the list.
+    pub async fn remove_stale(&self, live: &BTreeSet<(String, u32)>) -> Result<()> {
+        let names: BTreeSet<_> =
+            live.iter().map(|(n, v)| Place::name_of(&format!("{n}@{v}"))).collect();
+        for name in self.place.places().await? {
+            if !names.contains(&name) {
+                self.place.listed(&name).clear().await?;
             }
         }
         Ok(())
     }
-}
 
-/// Writes a file so that it is there whole or not at all, also after a power loss.
-fn write_durable(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial).map_err(failed(&partial))?;
-    file.write_all(bytes).map_err(failed(&partial))?;
-    file.sync_all().map_err(failed(&partial))?;
-    fs::rename(&partial, path).map_err(failed(path))?;
-    match path.parent() {
-        Some(dir) => File::open(dir).and_then(|d| d.sync_all()).map_err(failed(dir)),
-        None => Ok(()),
+    /// Removes the files that a manifest does not name, but none of a newer process.
+    async fn remove_others(&self, place: &Place, files: &[String]) -> Result<()> {
+        let mut others: Vec<String> = place.list().await?.into_iter().map(|(n, _)| n).collect();
+        others.retain(|n| n != MANIFEST && !files.contains(n) && epoch_of(n) <= self.epoch);
+        Ok(place.remove(others).await?)
     }
 }
 
-fn remove_others(dir: &Path, files: &[String]) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(failed(dir))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name != MANIFEST && !files.contains(&name) {
-            fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
-        }
-    }
-    Ok(())
+/// The epoch that a file's name begins with.
+fn epoch_of(name: &str) -> u64 {
+    let epoch = name.strip_prefix('e').and_then(|rest| rest.split('-').next());
+    epoch.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }

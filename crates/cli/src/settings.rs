@@ -71,8 +71,10 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sparse {
-    /// Directory of log, lake, batch views, checkpoints and catalog; created when absent.
-    #[arg(long, env = "KAPLAN_DATA_DIR", value_name = "DIR")]
+    /// Where log, lake, batch views, checkpoints and catalog are: a directory, created when absent,
+    /// or s3://bucket/prefix or gs://bucket/prefix. Credentials and endpoint of a bucket come from the
+    /// usual variables: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, .., GOOGLE_APPLICATION_CREDENTIALS, ..
+    #[arg(long, visible_alias = "data", env = "KAPLAN_DATA_DIR", value_name = "DIR|URL")]
     data_dir: Option<PathBuf>,
     /// Address of the HTTP interface and the status page, or `off`. When the variable PORT is set
     /// and nothing else names an address, it is 0.0.0.0:PORT.
@@ -127,6 +129,10 @@ pub struct Sparse {
     /// Most bytes of writes that wait to be committed; beyond it writes are refused with 429.
     #[arg(long, env = "KAPLAN_INGEST_QUEUE_BYTES", value_name = "BYTES")]
     ingest_queue_bytes: Option<u64>,
+    /// In a bucket: how long a write waits for others that share its object of the log,
+    /// milliseconds. Shorter: faster answers, more and smaller objects.
+    #[arg(long, env = "KAPLAN_LOG_LINGER_MS", value_name = "MS")]
+    log_linger_ms: Option<u64>,
     /// When the log's tail holds this many bytes that the lake does not have yet, writes are
     /// refused with 429.
     #[arg(long, env = "KAPLAN_LOG_RESERVE_BYTES", value_name = "BYTES")]

@@ -25,6 +25,7 @@ const EXIT_INTERRUPTED: i32 = 130;
     default.\n\nExamples:\n  \
     kaplan start\n  \
     kaplan start --data-dir /var/lib/kaplan --http 0.0.0.0:8080 --postgres off\n  \
+    kaplan start --data gs://bucket/prefix\n  \
     kaplan start --print-config > kaplan.toml\n  \
     kaplan start --config kaplan.toml --log-level debug"
 )]
@@ -62,7 +63,7 @@ async fn serve(settings: Effective) -> anyhow::Result<()> {
         () = signals.next() => return Ok(()),
     };
     let platform =
-        opened.with_context(|| format!("cannot open the data directory {}", data_dir.display()))?;
+        opened.with_context(|| format!("cannot open the data in {}", data_dir.display()))?;
     announce(server.http_addr(), server.postgres_addr(), &data_dir)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let watcher = tokio::spawn(async move {

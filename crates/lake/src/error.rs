@@ -12,14 +12,6 @@ use kaplan_base::{Lsn, Remedy, StreamId};
 /// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The root cannot be used.
-    #[error("the lake cannot be opened at {root}: {reason}")]
-    Root {
-        /// The root as given.
-        root: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A column has a type that the lake does not store.
     #[error(
         "column {column} of {table} has type {data_type}, which the lake cannot store; use \
@@ -115,14 +107,6 @@ pub enum Error {
         /// The stream.
         table: String,
     },
-    /// The progress file is damaged.
-    #[error("the archive's progress file {path} cannot be read: {source}")]
-    Progress {
-        /// The object's path.
-        path: String,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
     /// Delta refused an operation or failed.
     #[error("{operation} of {table} failed: {source}")]
     Delta {
@@ -133,6 +117,9 @@ pub enum Error {
         /// Why it failed.
         source: Box<DeltaTableError>,
     },
+    /// The place of the lake, or its progress, cannot be used.
+    #[error("lake: {0}")]
+    Storage(#[from] kaplan_store::Error),
     /// Storage failed.
     #[error("lake storage: {0}")]
     Store(#[from] object_store::Error),
@@ -160,19 +147,18 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Root { .. }
-            | Self::Type { .. }
+            Self::Type { .. }
             | Self::Duplicate { .. }
             | Self::Missing { .. }
             | Self::Occupied { .. } => Remedy::FixInput,
             Self::Fenced { .. } => Remedy::Reopen,
+            Self::Storage(e) => e.remedy(),
             Self::Contended { .. } | Self::Store(_) | Self::Delta { .. } | Self::Read(_) => {
                 Remedy::Retry
             }
             Self::Column { .. }
             | Self::TransactionsExpire { .. }
             | Self::Beyond { .. }
-            | Self::Progress { .. }
             | Self::Rows { .. }
             | Self::Integrity(_)
             | Self::Task(_) => Remedy::Report,

@@ -8,7 +8,7 @@
 use crate::compact::CompactReport;
 use crate::progress::PROGRESS_FILE;
 use crate::table::{STREAM_ID, Table};
-use crate::{Error, Progress, schema, store};
+use crate::{Error, Progress, schema};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
@@ -20,6 +20,7 @@ use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::SaveMode;
 use futures::TryStreamExt;
 use kaplan_base::{Lsn, StreamId};
+use kaplan_store::{Document, Place};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -76,43 +77,37 @@ pub struct Lake {
 }
 
 struct Inner {
-    root: Url,
-    store: Arc<dyn ObjectStore>,
-    /// The root's path within `store`.
-    path: Path,
+    place: Place,
+    /// Distinguishes openings of the lake: see [`Document`].
+    epoch: u64,
+    progress: tokio::sync::OnceCell<Document>,
     session: SessionContext,
     tables: Mutex<HashMap<String, Arc<Table>>>,
 }
 
 impl std::fmt::Debug for Lake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Lake({})", self.inner.root)
+        write!(f, "Lake({})", self.inner.place)
     }
 }
 
 impl Lake {
-    /// Opens the lake at a `file://` URL (created if absent) or at a URL that `object_store` knows.
+    /// Opens the lake at a `file://` URL (created if absent) or in a bucket, for one process alone.
     pub async fn open(root: Url) -> Result<Self, Error> {
-        let (root, store, path) = tokio::task::spawn_blocking(move || store::open(&root)).await??;
-        Ok(Self::over(root, store, path))
+        let place = tokio::task::spawn_blocking(move || Place::open(root.as_str())).await??;
+        Ok(Self::at(place, 0))
     }
 
-    /// Opens the lake at `root` within `store`, whose own root is the root of the URL (a bucket,
-    /// for instance). The store must have put-if-absent, and must be durable when a put returns.
-    pub fn with_store(root: Url, store: Arc<dyn ObjectStore>) -> Result<Self, Error> {
-        let root = store::directory_url(root);
-        let path = Path::from_url_path(root.path())
-            .map_err(|e| Error::Root { root: root.to_string(), reason: e.to_string() })?;
-        Ok(Self::over(root, store, path))
-    }
-
-    fn over(root: Url, store: Arc<dyn ObjectStore>, path: Path) -> Self {
+    /// Opens the lake at a place, for a process with this epoch: what one of a higher epoch has
+    /// claimed, this one does not replace.
+    #[must_use]
+    pub fn at(place: Place, epoch: u64) -> Self {
         // One partition: a compaction reads files in order. No views: declared types are exact.
         let mut config = SessionConfig::new().with_target_partitions(1);
         config.options_mut().execution.parquet.schema_force_view_types = false;
         let session = SessionContext::new_with_config(config);
-        let tables = Mutex::default();
-        Self { inner: Arc::new(Inner { root, store, path, session, tables }) }
+        let (progress, tables) = (tokio::sync::OnceCell::new(), Mutex::default());
+        Self { inner: Arc::new(Inner { place, epoch, progress, session, tables }) }
     }
 
     /// Creates the stream's table; does nothing if it is there.
@@ -123,7 +118,7 @@ impl Lake {
     pub async fn create(&self, spec: &TableSpec) -> Result<(), Error> {
         let columns = schema::delta_columns(spec)?;
         self.finish_drop(spec).await?;
-        let log_store = self.log_store(spec)?;
+        let log_store = self.log_store(spec);
         let created = CreateBuilder::new()
             .with_log_store(log_store)
             .with_table_name(&spec.name)
@@ -159,7 +154,7 @@ impl Lake {
         let marker = self.directory(spec).join(DROPPED);
         match self.open_table(spec).await {
             Ok(_) => {
-                self.inner.store.put(&marker, PutPayload::new()).await?;
+                self.store().put(&marker, PutPayload::new()).await?;
             }
             Err(Error::Missing { .. }) => {}
             Err(Error::Occupied { .. }) => return Ok(()),
@@ -170,7 +165,7 @@ impl Lake {
 
     /// Deletes what is left of a dropped table: the marker goes last.
     async fn finish_drop(&self, spec: &TableSpec) -> Result<(), Error> {
-        let (store, directory) = (&self.inner.store, self.directory(spec));
+        let (store, directory) = (self.store(), self.directory(spec));
         let marker = directory.clone().join(DROPPED);
         match store.head(&marker).await {
             Ok(_) => {}
@@ -240,40 +235,57 @@ impl Lake {
         self.open_table(spec).await?.vacuum(retention_hours).await
     }
 
+    /// Forgets what was loaded of the stream's table: the next use loads it again. For the process
+    /// that has the log, after one that had it before has appended ([`Error::Fenced`]).
+    pub fn reload(&self, spec: &TableSpec) {
+        self.inner.tables.lock().remove(&spec.directory());
+    }
+
     /// The archive's progress; none before the first [`Lake::set_progress`].
     pub async fn progress(&self) -> Result<Option<Progress>, Error> {
-        let path = self.inner.path.clone().join(PROGRESS_FILE);
-        let bytes = match self.inner.store.get(&path).await {
-            Ok(found) => found.bytes().await?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(other) => return Err(other.into()),
-        };
-        let read = serde_json::from_slice(&bytes);
-        read.map(Some).map_err(|source| Error::Progress { path: path.to_string(), source })
+        Ok(Document::open(&self.inner.place, PROGRESS_FILE, self.inner.epoch).await?.1)
+    }
+
+    /// The archive's progress, which is this process's alone from now on.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] with [`kaplan_store::Error::Fenced`] when a newer process has it.
+    pub async fn claim_progress(&self) -> Result<Progress, Error> {
+        let (place, epoch) = (&self.inner.place, self.inner.epoch);
+        let (document, progress) = Document::claim(place, PROGRESS_FILE, epoch).await?;
+        // Only a second claim by the same process finds it set, and has the same right.
+        let _ = self.inner.progress.set(document);
+        Ok(progress)
     }
 
     /// Replaces the archive's progress, atomically and durably.
+    ///
+    /// # Errors
+    /// As [`Lake::claim_progress`].
     pub async fn set_progress(&self, progress: &Progress) -> Result<(), Error> {
-        let path = self.inner.path.clone().join(PROGRESS_FILE);
-        let bytes = serde_json::to_vec(progress)
-            .map_err(|source| Error::Progress { path: path.to_string(), source })?;
-        self.inner.store.put(&path, bytes.into()).await?;
-        Ok(())
+        let open = async || {
+            let (place, epoch) = (&self.inner.place, self.inner.epoch);
+            Document::open::<Progress>(place, PROGRESS_FILE, epoch).await.map(|(found, _)| found)
+        };
+        let document = self.inner.progress.get_or_try_init(open).await?;
+        Ok(document.replace(progress).await?)
+    }
+
+    fn store(&self) -> &Arc<dyn ObjectStore> {
+        self.inner.place.store()
     }
 
     fn directory(&self, spec: &TableSpec) -> Path {
-        self.inner.path.clone().join(spec.directory())
+        self.inner.place.object(&spec.directory())
     }
 
-    fn log_store(&self, spec: &TableSpec) -> Result<LogStoreRef, Error> {
-        let name = spec.directory();
-        let url = self.inner.root.join(&format!("{name}/")).map_err(|e| Error::Root {
-            root: self.inner.root.to_string(),
-            reason: format!("{name}: {e}"),
-        })?;
-        let (store, directory) = (self.inner.store.clone(), self.directory(spec));
-        let prefixed = Arc::new(PrefixStore::new(store.clone(), directory));
-        Ok(default_logstore(prefixed, store, &url, &StorageConfig::default()))
+    fn log_store(&self, spec: &TableSpec) -> LogStoreRef {
+        // The default log store commits by put-if-absent, which every `Place` has; the ones that
+        // rename, which buckets do not do atomically, are not used.
+        let table = self.inner.place.below(&spec.directory());
+        let (store, directory) = (Arc::clone(self.store()), table.path().clone());
+        let prefixed = Arc::new(PrefixStore::new(Arc::clone(&store), directory));
+        default_logstore(prefixed, store, table.url(), &StorageConfig::default())
     }
 
     async fn open_table(&self, spec: &TableSpec) -> Result<Arc<Table>, Error> {
@@ -282,7 +294,7 @@ impl Lake {
         let table = match known {
             Some(table) => table,
             None => {
-                let log_store = self.log_store(spec)?;
+                let log_store = self.log_store(spec);
                 let exists = log_store.is_delta_table_location().await;
                 if !exists.map_err(Error::delta(&spec.name, "look-up"))? {
                     return Err(Error::Missing { table: spec.name.clone() });

@@ -22,7 +22,6 @@ mod progress;
 mod provider;
 mod relation;
 mod schema;
-mod store;
 mod table;
 
 pub use compact::CompactReport;

@@ -79,7 +79,7 @@ async fn add_column(
     let _archiver = inner.progress.lock().await;
     inner.lake.add_columns(&info.table()).await?;
     inner.streams.set(info);
-    inner.keep(stored, next)?;
+    inner.keep(stored, next).await?;
     redefine(inner, stored, std::slice::from_ref(&def)).await?;
     plan_again(inner, stored, def.id.0).await?;
     Ok(def)
@@ -150,7 +150,7 @@ async fn rename(
         def.stored = Some(def.stored_name().to_owned());
         def.name.clone_from(&to);
         next.views.insert(to.clone(), def.clone());
-        inner.keep(stored, next)?;
+        inner.keep(stored, next).await?;
         let mut views = inner.views.write();
         if let Some(entry) = views.remove(from) {
             let compiled = Arc::clone(&entry.compiled);
@@ -162,7 +162,7 @@ async fn rename(
         next.plain_views.insert(to, def);
     }
     tracing::debug!(id, from, "renamed");
-    inner.keep(stored, next)?;
+    inner.keep(stored, next).await?;
     redefine(inner, stored, &renamed).await?;
     Ok(Vec::new())
 }
@@ -204,7 +204,7 @@ async fn rename_column(
         }
     }
     let def = def.clone();
-    inner.keep(stored, next)?;
+    inner.keep(stored, next).await?;
     redefine(inner, stored, &[def]).await?;
     Ok(Vec::new())
 }

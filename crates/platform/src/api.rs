@@ -217,6 +217,8 @@ pub struct Status {
     pub version: String,
     /// Whether reads and writes are accepted.
     pub ready: bool,
+    /// Why they are not, when something failed.
+    pub error: Option<String>,
     /// The last durable commit.
     pub durable_lsn: Lsn,
     /// The last commit that every running view has taken in.

@@ -44,7 +44,10 @@ pub async fn run(inner: Arc<Inner>) {
             }
         }
         last = tokio::time::Instant::now();
-        if let Err(error) = archive(&inner).await {
+        if let Err(error) = inner.notice(archive(&inner).await) {
+            if error.code == Code::Fenced {
+                return;
+            }
             tracing::error!(%error, "archiving failed; the log keeps the rows");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -66,7 +69,7 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
         let (through, time_us) = (last.lsn, last.time_us);
         let mut next = progress.clone();
         for (info, rows, count) in lake_rows(inner, &commits)? {
-            inner.lake.append(&info.table(), rows, through).await?;
+            append(inner, &info, rows, through).await?;
             *next.rows.entry(info.id).or_default() += count;
             compact_now_and_then(inner, &info).await;
         }
@@ -87,6 +90,26 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
         blocking(move || Ok(log.trim(through)?)).await?;
     }
     Ok(progress.archived_through)
+}
+
+/// Appends to a table. A process that had the log before may have appended the same rows: who has
+/// the log now goes on behind them.
+async fn append(
+    inner: &Inner,
+    info: &StreamInfo,
+    rows: Vec<RecordBatch>,
+    through: Lsn,
+) -> Result<()> {
+    match inner.lake.append(&info.table(), rows.clone(), through).await {
+        Err(kaplan_lake::Error::Fenced { .. }) => {
+            let log = Arc::clone(&inner.log);
+            blocking(move || Ok(log.mark_durable()?)).await?;
+            inner.lake.reload(&info.table());
+            inner.lake.append(&info.table(), rows, through).await?;
+        }
+        appended => drop(appended?),
+    }
+    Ok(())
 }
 
 /// Runs blocking work off the async threads.

@@ -1,29 +1,20 @@
-//! The catalog's file: replaced whole and durably before a definition is acknowledged.
+//! The catalog's object: replaced whole and durably before a definition is acknowledged, by one process
+//! at a time.
 
 use crate::{Code, Error, Result};
 use kaplan_sql::catalog::Catalog;
+use kaplan_store::{Document, Place};
 use std::path::Path;
 
 const FILE: &str = "catalog.json";
 
-/// Reads the catalog; an absent file is an empty one.
-pub fn load(dir: &Path) -> Result<Catalog> {
-    let path = dir.join(FILE);
-    match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map_err(|e| {
-            Error::new(Code::Corrupted, format!("{} cannot be read: {e}", path.display()))
-                .hint("restore the file from a backup; it is small JSON")
-        }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Catalog::default()),
-        Err(e) => Err(io(&path, &e)),
-    }
-}
-
-/// Replaces the catalog's file.
-pub fn save(dir: &Path, catalog: &Catalog) -> Result<()> {
-    let text = serde_json::to_vec_pretty(catalog)
-        .map_err(|e| Error::new(Code::Internal, format!("catalog: {e}")))?;
-    Ok(kaplan_speed::checkpoint::replace(&dir.join(FILE), &text)?)
+/// Reads the catalog, which is this process's alone from now on; an absent one is empty.
+pub async fn claim(place: &Place, epoch: u64) -> Result<(Document, Catalog)> {
+    Document::claim(place, FILE, epoch).await.map_err(|e| match &e {
+        kaplan_store::Error::Damaged { .. } => Error::new(Code::Corrupted, e.to_string())
+            .hint("restore the file from a backup; it is small JSON"),
+        _ => e.into(),
+    })
 }
 
 /// An error of a file.

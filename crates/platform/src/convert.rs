@@ -110,6 +110,26 @@ impl From<kaplan_log::Error> for Error {
             kaplan_log::Error::DiskFull { .. } => Code::DiskFull,
             kaplan_log::Error::Corrupt { .. } => Code::Corrupted,
             kaplan_log::Error::TooLarge { .. } => Code::TooLarge,
+            kaplan_log::Error::Fenced { .. } => return fenced(&e),
+            _ => Code::Unavailable,
+        };
+        Error::new(code, e.to_string())
+    }
+}
+
+/// What every request is told once another instance has the data.
+fn fenced(error: &impl ToString) -> Error {
+    Error::new(Code::Fenced, error.to_string())
+        .hint("send the request to the instance that runs now; stop this one")
+}
+
+impl From<kaplan_store::Error> for Error {
+    fn from(e: kaplan_store::Error) -> Self {
+        let code = match &e {
+            kaplan_store::Error::Fenced { .. } => return fenced(&e),
+            kaplan_store::Error::Damaged { .. } => Code::Corrupted,
+            kaplan_store::Error::Open { .. } => Code::InvalidInput,
+            _ if e.is_full() => Code::DiskFull,
             _ => Code::Unavailable,
         };
         Error::new(code, e.to_string())
@@ -118,6 +138,9 @@ impl From<kaplan_log::Error> for Error {
 
 impl From<kaplan_lake::Error> for Error {
     fn from(e: kaplan_lake::Error) -> Self {
+        if let kaplan_lake::Error::Storage(e) = e {
+            return e.into();
+        }
         let code = match (&e, e.remedy()) {
             (kaplan_lake::Error::Type { .. }, _) => Code::Unsupported,
             (_, Remedy::FixInput) => Code::InvalidInput,
@@ -133,6 +156,7 @@ impl From<kaplan_speed::Error> for Error {
         match e {
             kaplan_speed::Error::Log(e) => e.into(),
             kaplan_speed::Error::Lake(e) => e.into(),
+            kaplan_speed::Error::Storage(e) => e.into(),
             kaplan_speed::Error::Scan(e) => e.into(),
             kaplan_speed::Error::Circuit(e) => e.into(),
             kaplan_speed::Error::Sql(e) => e.into(),
@@ -145,6 +169,7 @@ impl From<kaplan_batch::Error> for Error {
     fn from(e: kaplan_batch::Error) -> Self {
         match e {
             kaplan_batch::Error::Lake(e) => e.into(),
+            kaplan_batch::Error::Storage(e) => e.into(),
             kaplan_batch::Error::Run(e) => e.into(),
             kaplan_batch::Error::Circuit(e) => e.into(),
             kaplan_batch::Error::Sql(e) => e.into(),

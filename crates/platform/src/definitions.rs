@@ -6,7 +6,7 @@ use crate::names::{self, Named};
 use crate::platform::Inner;
 use crate::rows;
 use crate::statements::{done, noticed, wrote};
-use crate::{Code, Error, Outcome, Result, Session, catalog, query, recover, views, writes};
+use crate::{Code, Error, Outcome, Result, Session, query, recover, views, writes};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::{
     Catalog, ColumnDef, IndexDef, OnConflict, OnViolation, PlainViewDef, StreamDef, ViewDef,
@@ -30,8 +30,8 @@ fn skipped(tag: &str, name: &str) -> Outcome {
 
 impl Inner {
     /// Makes a catalog the one that counts, durably.
-    pub fn keep(&self, stored: &mut Catalog, next: Catalog) -> Result<()> {
-        catalog::save(&self.settings.data_dir, &next)?;
+    pub async fn keep(&self, stored: &mut Catalog, next: Catalog) -> Result<()> {
+        self.notice(self.catalog_file.replace(&next).await.map_err(Error::from))?;
         *self.definitions.write() = Arc::new(next.clone());
         *stored = next;
         Ok(())
@@ -99,7 +99,7 @@ async fn add_streams(
     for (info, _) in &ready {
         inner.lake.create(&info.table()).await?;
     }
-    inner.keep(stored, next)?;
+    inner.keep(stored, next).await?;
     for (info, definition) in ready {
         inner.streams.set(info);
         inner.sequencer.define(definition).await?;
@@ -233,7 +233,7 @@ pub(crate) async fn create_plain_view(
         check_replacement(inner, &stored, old, &def, &plan).await?;
     }
     next.plain_views.insert(name, def);
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     Ok(done(TAG))
 }
 
@@ -304,7 +304,7 @@ pub(crate) async fn create_index(
     let mut next = stored.clone();
     let def = IndexDef { name: name.clone(), on: on.0, key, include };
     next.indexes.insert(name.clone(), def);
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     Ok(noticed(TAG, format!("index {name} is recorded; it does not change how reads run")))
 }
 
@@ -354,7 +354,7 @@ pub(crate) async fn create_namespace(
                 .hint("choose another name, or add IF NOT EXISTS")),
         };
     }
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     match object {
         Object::Schema => Ok(done(tag)),
         _ => Ok(noticed(tag, format!("{name} is another name of the one database there is"))),
@@ -403,7 +403,7 @@ async fn drop_indexes(
             }
         }
     }
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     Ok(Outcome::Done { tag: "DROP INDEX".into(), lsn: None, notices })
 }
 
@@ -438,7 +438,7 @@ async fn drop_namespaces(inner: &Arc<Inner>, drop: DropRelations) -> Result<Outc
             Object::Schema => next.schemas.remove(name),
             _ => next.databases.remove(name),
         };
-        inner.keep(&mut stored, next)?;
+        inner.keep(&mut stored, next).await?;
     }
     Ok(Outcome::Done { tag: tag.into(), lsn: None, notices })
 }
@@ -529,7 +529,7 @@ async fn remove_all(inner: &Arc<Inner>, stored: &mut Catalog, ids: &BTreeSet<u32
     next.plain_views.retain(|_, p| !gone(p.id));
     next.indexes.retain(|_, i| !gone(i.on));
     next.dropped.extend(streams.iter().map(|s| s.id));
-    inner.keep(stored, next)?;
+    inner.keep(stored, next).await?;
     for view in views {
         views::remove(inner, &view.name).await?;
     }

@@ -53,6 +53,9 @@ pub enum Code {
     DiskFull,
     /// Not ready yet, or no longer. 57P03, 503.
     Unavailable,
+    /// Another instance has taken the data over; this one neither writes nor reads it any more.
+    /// 57P03, 503.
+    Fenced,
     /// The data asked for is not there (for instance no batch view yet). 55000, 409.
     NotReady,
     /// The answer would be wrong: stored data is damaged. XX001, 500.
@@ -120,7 +123,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self.code {
             Code::Overloaded | Code::Unavailable | Code::NotReady | Code::Conflict => Remedy::Retry,
-            Code::DiskFull => Remedy::Reopen,
+            Code::DiskFull | Code::Fenced => Remedy::Reopen,
             Code::Corrupted | Code::Internal => Remedy::Report,
             _ => Remedy::FixInput,
         }

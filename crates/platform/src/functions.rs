@@ -3,11 +3,10 @@
 //! dropped. The other functions have its body in theirs and do not depend on it.
 
 use crate::platform::Inner;
-use crate::{Code, Error, Result, catalog};
+use crate::{Code, Error, Result};
 use kaplan_sql::catalog::{Catalog, FunctionDef};
 use kaplan_sql::dialect;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The view that calls a function.
 fn caller(stored: &Catalog, def: &FunctionDef) -> Result<Option<String>> {
@@ -29,11 +28,9 @@ fn in_use(name: &str, view: &str) -> Error {
 }
 
 /// Stores the catalog and lets the planner know its functions.
-fn publish(inner: &Inner, stored: &mut Catalog, next: Catalog) -> Result<()> {
-    catalog::save(&inner.settings.data_dir, &next)?;
-    inner.planner.define(next.functions.clone());
-    *inner.definitions.write() = Arc::new(next.clone());
-    *stored = next;
+async fn publish(inner: &Inner, stored: &mut Catalog, next: Catalog) -> Result<()> {
+    inner.keep(stored, next).await?;
+    inner.planner.define(stored.functions.clone());
     Ok(())
 }
 
@@ -59,7 +56,7 @@ pub(crate) async fn create(inner: &Inner, or_replace: bool, def: FunctionDef) ->
     let def = dialect::closed(def, &next.functions)?;
     inner.planner.check_function(&def).await?;
     next.functions.insert(def.name.clone(), def);
-    publish(inner, &mut stored, next)
+    publish(inner, &mut stored, next).await
 }
 
 /// `DROP FUNCTION [IF EXISTS] name, ..`.
@@ -78,5 +75,5 @@ pub(crate) async fn drop(inner: &Inner, if_exists: bool, names: &[String]) -> Re
             return Err(in_use(name, &view));
         }
     }
-    publish(inner, &mut stored, next)
+    publish(inner, &mut stored, next).await
 }

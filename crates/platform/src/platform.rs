@@ -15,19 +15,20 @@ use datafusion::execution::context::SessionContext;
 use kaplan_base::{Clock, Lsn, StreamId};
 use kaplan_batch::Store;
 use kaplan_lake::{Lake, Progress};
-use kaplan_log::{LocalLog, Log, Options};
+use kaplan_log::{LocalLog, Log, ObjectLog, ObjectOptions, Options};
+use kaplan_speed::checkpoint::Checkpoints;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
 use kaplan_sql::catalog::{Catalog, StreamDef};
+use kaplan_store::{Document, Place};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
-use url::Url;
 
 /// Threads that run queries and batch runs; requests are answered on others.
 const QUERY_THREADS: usize = 2;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub streams: Streams,
     /// Held while a definition changes.
     pub catalog: tokio::sync::Mutex<Catalog>,
+    pub catalog_file: Document,
     /// The catalog as readers see it.
     pub definitions: RwLock<Arc<Catalog>>,
     pub views: RwLock<BTreeMap<String, Arc<ViewEntry>>>,
@@ -57,6 +59,7 @@ pub(crate) struct Inner {
     pub sequencer: Sequencer,
     pub driver: Driver,
     pub batches: Arc<Store>,
+    pub checkpoints: Checkpoints,
     pub runs: runs::Runs,
     pub session: SessionContext,
     pub progress: tokio::sync::Mutex<Progress>,
@@ -118,9 +121,17 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Where files of one kind live.
-    pub fn dir(&self, name: &str) -> PathBuf {
-        self.settings.data_dir.join(name)
+    /// Passes a result on. When it says that another instance has the data, no more is written here,
+    /// and readiness is off.
+    pub fn notice<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.code == Code::Fenced
+            && self.sequencer.failed().is_none()
+        {
+            tracing::error!(%error, "this instance was replaced; it takes no more writes");
+            self.sequencer.halt(error.clone());
+        }
+        result
     }
 
     /// Bytes of the log that the lake does not have.
@@ -169,51 +180,76 @@ pub(crate) fn closest<'a>(
     known.map(|k| (distance(k), k)).filter(|(d, _)| *d <= 3).min().map(|(_, k)| k)
 }
 
-fn lake_url(dir: &Path) -> Result<Url> {
-    let path = std::path::absolute(dir).map_err(|e| catalog::io(dir, &e))?;
-    Url::from_directory_path(&path).map_err(|()| {
-        Error::new(Code::InvalidInput, format!("{} is not a usable path", path.display()))
-    })
+/// Opens the place of all data.
+async fn open_place(data_dir: &Path) -> Result<Place> {
+    let text = data_dir.to_str().map(str::to_owned).ok_or_else(|| {
+        let message = format!("data_dir {} is not UTF-8", data_dir.display());
+        Error::new(Code::InvalidInput, message).hint("choose another directory")
+    })?;
+    archiver::blocking(move || Ok(Place::open(&text)?)).await
 }
 
-fn open_log(dir: &Path, progress: &Progress) -> Result<LocalLog> {
-    let options = Options {
-        segment_bytes: SEGMENT_BYTES,
-        first_lsn: recover::first_lsn(progress),
-        ..Options::default()
+/// Opens the log, on files or in a bucket; returns the epoch of this opening: 0 on files, which are
+/// locked.
+fn open_log(place: &Place, progress: &Progress) -> Result<(Arc<dyn Log>, u64)> {
+    let first_lsn = recover::first_lsn(progress);
+    let Some(dir) = place.local() else {
+        let options = ObjectOptions { first_lsn, ..ObjectOptions::default() };
+        let log = ObjectLog::open(place, &options)?;
+        let epoch = log.epoch();
+        warn_if_gone(place, epoch == 1, progress);
+        return Ok((Arc::new(log), epoch));
     };
+    let options = Options { segment_bytes: SEGMENT_BYTES, first_lsn, ..Options::default() };
     let empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+    warn_if_gone(place, empty, progress);
+    Ok((Arc::new(LocalLog::open(dir, options)?), 0))
+}
+
+fn warn_if_gone(place: &Place, empty: bool, progress: &Progress) {
     if empty && progress.archived_through > Lsn::ZERO {
         tracing::error!(
-            directory = %dir.display(),
+            %place,
             archived_through = progress.archived_through.0,
             "the log is gone: Kaplan goes on from the lake, and commits that were acknowledged and \
-             not archived yet are lost; if that directory was moved, stop now and bring it back"
+             not archived yet are lost; if it was moved, stop now and bring it back"
         );
     }
-    let log = LocalLog::open(dir, options)?;
-    if log.start() > progress.archived_through.next() {
-        let message = format!(
-            "the log begins at LSN {}, and the lake ends at {}",
-            log.start(),
-            progress.archived_through
-        );
-        return Err(Error::new(Code::Corrupted, message).hint("restore the lake or the log"));
+}
+
+/// Refuses a log that does not continue the lake.
+fn check_continuous(log: &dyn Log, progress: &Progress) -> Result<()> {
+    if log.start() <= progress.archived_through.next() {
+        return Ok(());
     }
-    Ok(log)
+    let message = format!(
+        "the log begins at LSN {}, and the lake ends at {}",
+        log.start(),
+        progress.archived_through
+    );
+    Err(Error::new(Code::Corrupted, message).hint("restore the lake or the log"))
+}
+
+/// What is opened first: log and lake, and what the lake says of itself.
+async fn open_storage(place: &Place) -> Result<(Arc<dyn Log>, u64, Lake, Progress)> {
+    // Only a look: who may write the progress is decided by the log.
+    let look = Lake::at(place.below("lake"), u64::MAX).progress().await?.unwrap_or_default();
+    let at = place.below("log");
+    let (log, epoch) = archiver::blocking(move || open_log(&at, &look)).await?;
+    let lake = Lake::at(place.below("lake"), epoch);
+    let progress = lake.claim_progress().await?;
+    check_continuous(&*log, &progress)?;
+    Ok((log, epoch, lake, progress))
 }
 
 impl Platform {
     /// Opens the data directory, recovers, and starts the layers. Returns when views that have a
     /// checkpoint follow the log; the others are replayed meanwhile.
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Platform> {
-        let dir = settings.data_dir.clone();
-        std::fs::create_dir_all(&dir).map_err(|e| catalog::io(&dir, &e))?;
-        let runtime = QueryThreads::start(&dir)?;
-        let lake = Lake::open(lake_url(&dir.join("lake"))?).await?;
-        let progress = lake.progress().await?.unwrap_or_default();
-        let log: Arc<dyn Log> = Arc::new(open_log(&dir.join("log"), &progress)?);
-        let stored = catalog::load(&dir)?;
+        let place = open_place(&settings.data_dir).await?;
+        let runtime = QueryThreads::start(&settings.data_dir)?;
+        let (log, epoch, lake, progress) = open_storage(&place).await?;
+        let (catalog_file, stored) = catalog::claim(&place, epoch).await?;
         let streams = Streams::default();
         for def in stored.streams.values() {
             streams.set(recover::info(def)?);
@@ -229,6 +265,10 @@ impl Platform {
         let limits = Limits {
             queue_bytes: settings.ingest_queue_bytes,
             log_reserve_bytes: settings.log_reserve_bytes,
+            linger: match place.local() {
+                Some(_) => Duration::ZERO,
+                None => Duration::from_millis(settings.log_linger_ms),
+            },
             ..Limits::default()
         };
         let sequencer = Sequencer::start(Arc::clone(&log), Arc::clone(&clock), state, limits)?;
@@ -238,8 +278,10 @@ impl Platform {
         let (driver, thread) =
             Driver::start(Arc::clone(&log), streams.clone(), log.head(), on_step)?;
         let inner = Arc::new(Inner {
-            batches: Arc::new(Store::open(&dir.join("batch"))?),
-            runs: runs::Runs::open(&dir)?,
+            batches: Arc::new(Store::new(place.below("batch"), epoch)),
+            checkpoints: Checkpoints::new(place.below("speed"), epoch),
+            runs: runs::Runs::open(&place, epoch).await?,
+            catalog_file,
             archived: watch::Sender::new(progress.archived_through),
             progress: tokio::sync::Mutex::new(progress),
             definitions: RwLock::new(Arc::new(stored.clone())),
@@ -286,14 +328,21 @@ impl Platform {
             inner.driver.wait(inner.log.head()),
         )
         .await;
-        views::checkpoint(inner).await?;
+        // A log that failed, or was taken over, leaves nothing to store.
+        let failed = inner.sequencer.failed().is_some();
+        if !failed {
+            views::checkpoint(inner).await?;
+        }
         inner.stop.send_replace(true);
         let tasks = std::mem::take(&mut *inner.tasks.lock());
         for task in tasks {
             let _ = task.await;
         }
         inner.driver.stop();
-        inner.log.mark_durable()?;
+        if !failed {
+            let log = Arc::clone(&inner.log);
+            archiver::blocking(move || Ok(log.mark_durable()?)).await?;
+        }
         let threads = std::mem::take(&mut *inner.threads.lock());
         archiver::blocking(move || {
             for thread in threads {
@@ -392,6 +441,10 @@ impl Inner {
 
     /// Waits until a commit is visible in every running view.
     pub async fn wait_visible(&self, lsn: Lsn) -> Result<()> {
+        // What this instance has is not the newest any more, and it cannot know by how much.
+        if let Some(error) = self.sequencer.failed().filter(|e| e.code == Code::Fenced) {
+            return Err(error);
+        }
         let limit = Duration::from_millis(self.settings.read_wait_ms);
         match tokio::time::timeout(limit, self.driver.wait(lsn)).await {
             Ok(done) => Ok(done?),

@@ -5,15 +5,16 @@
 
 use crate::platform::Inner;
 use crate::views::ViewEntry;
-use crate::{BatchMode, BatchRequest, BatchRun, Code, Error, Result, RunState, catalog};
+use crate::{BatchMode, BatchRequest, BatchRun, Code, Error, Result, RunState};
 use kaplan_base::Lsn;
 use kaplan_batch::compute::{self, Inputs};
 use kaplan_batch::{Published, Schedule};
 use kaplan_circuit::{Batch, Delta};
 use kaplan_sql::{Core, catalog as definitions};
+use kaplan_store::{Document, Place};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +25,13 @@ const PIECES: usize = 4;
 /// How often schedules are looked at.
 const SCHEDULE_TICK: Duration = Duration::from_millis(250);
 
-/// All runs, newest last, kept in one small file.
+/// The name of the object that the runs are kept in.
+const FILE: &str = "runs.json";
+
+/// All runs, newest last, kept in one small object.
 pub(crate) struct Runs {
-    path: PathBuf,
+    /// Held while it is written, so that what is stored last is the newest.
+    file: tokio::sync::Mutex<Document>,
     runs: Mutex<Vec<(Option<String>, BatchRun)>>,
     /// Written by the run at work, read by replays of Lambda views: a run cuts circuits, and one that
     /// took another's place in between would not have the cut.
@@ -35,13 +40,17 @@ pub(crate) struct Runs {
 
 impl Runs {
     /// Reads the runs of earlier processes; those that were cut off have failed.
-    pub fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("runs.json");
-        let mut runs: Vec<(Option<String>, BatchRun)> = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(catalog::io(&path, &e)),
+    pub async fn open(place: &Place, epoch: u64) -> Result<Self> {
+        let (file, stored) = match Document::claim::<Stored>(place, FILE, epoch).await {
+            // Only the memory of old runs is lost by that.
+            Err(error @ kaplan_store::Error::Damaged { .. }) => {
+                tracing::warn!(%error, "the history of batch runs begins anew");
+                place.remove([FILE.to_owned()]).await?;
+                Document::claim(place, FILE, epoch).await?
+            }
+            claimed => claimed?,
         };
+        let mut runs = stored.runs;
         for (key, run) in &mut runs {
             if run.state == RunState::Running {
                 run.state = RunState::Failed;
@@ -50,7 +59,8 @@ impl Runs {
                 *key = None;
             }
         }
-        Ok(Self { path, runs: Mutex::new(runs), turn: tokio::sync::RwLock::default() })
+        let (file, runs) = (tokio::sync::Mutex::new(file), Mutex::new(runs));
+        Ok(Self { file, runs, turn: tokio::sync::RwLock::default() })
     }
 
     /// A run by id.
@@ -63,34 +73,45 @@ impl Runs {
         self.runs.lock().iter().rev().take(count).map(|(_, r)| r.clone()).collect()
     }
 
-    /// Adds a run, or answers with the one that the key has started before.
-    fn add(&self, key: Option<String>, run: BatchRun) -> Result<(BatchRun, bool)> {
-        let mut runs = self.runs.lock();
-        if key.is_some()
-            && let Some((_, known)) = runs.iter().find(|(k, _)| *k == key)
+    /// Adds a run, or answers with the one that the key has started before. Durable on return, so
+    /// that the key counts also after a restart.
+    async fn add(&self, key: Option<String>, run: BatchRun) -> Result<(BatchRun, bool)> {
         {
-            return Ok((known.clone(), false));
+            let mut runs = self.runs.lock();
+            if key.is_some()
+                && let Some((_, known)) = runs.iter().find(|(k, _)| *k == key)
+            {
+                return Ok((known.clone(), false));
+            }
+            runs.push((key, run.clone()));
+            let surplus = runs.len().saturating_sub(HISTORY);
+            runs.drain(..surplus);
         }
-        runs.push((key, run.clone()));
-        let surplus = runs.len().saturating_sub(HISTORY);
-        runs.drain(..surplus);
-        self.store(&runs)?;
+        if let Err(error) = self.store().await {
+            self.runs.lock().retain(|(_, known)| known.id != run.id);
+            return Err(error);
+        }
         Ok((run, true))
     }
 
-    fn update(&self, run: &BatchRun) -> Result<()> {
-        let mut runs = self.runs.lock();
-        if let Some((_, stored)) = runs.iter_mut().find(|(_, r)| r.id == run.id) {
+    async fn update(&self, run: &BatchRun) -> Result<()> {
+        if let Some((_, stored)) = self.runs.lock().iter_mut().find(|(_, r)| r.id == run.id) {
             *stored = run.clone();
         }
-        self.store(&runs)
+        self.store().await
     }
 
-    fn store(&self, runs: &[(Option<String>, BatchRun)]) -> Result<()> {
-        let text = serde_json::to_vec(runs)
-            .map_err(|e| Error::new(Code::Internal, format!("runs: {e}")))?;
-        Ok(kaplan_speed::checkpoint::replace(&self.path, &text)?)
+    async fn store(&self) -> Result<()> {
+        let file = self.file.lock().await;
+        let stored = Stored { runs: self.runs.lock().clone() };
+        Ok(file.replace(&stored).await?)
     }
+}
+
+/// What is stored.
+#[derive(Default, Serialize, Deserialize)]
+struct Stored {
+    runs: Vec<(Option<String>, BatchRun)>,
 }
 
 /// The Lambda views that a request names.
@@ -132,7 +153,7 @@ pub(crate) async fn start(
         ended_us: None,
         rows_read: 0,
     };
-    let (run, new) = inner.runs.add(request.key.clone(), run)?;
+    let (run, new) = inner.notice(inner.runs.add(request.key.clone(), run).await)?;
     if new {
         let (task, mut at_work) = (Arc::clone(inner), run.clone());
         inner.spawn(async move {
@@ -142,7 +163,7 @@ pub(crate) async fn start(
             at_work.ended_us = Some(task.clock.now_us());
             tracing::info!(run = at_work.id, lsn = ?at_work.lsn, state = ?at_work.state,
                 error = at_work.error, "batch run ended");
-            if let Err(error) = task.runs.update(&at_work) {
+            if let Err(error) = task.runs.update(&at_work).await {
                 tracing::error!(%error, "the run's end was not recorded");
             }
         })?;
@@ -177,7 +198,7 @@ async fn perform(inner: &Arc<Inner>, run: &mut BatchRun, views: &[Arc<ViewEntry>
     let cut = views.iter().map(|v| v.def.stored_name().to_owned()).collect();
     let lsn = inner.driver.cut(cut).await?;
     run.lsn = Some(lsn);
-    inner.runs.update(run)?;
+    inner.runs.update(run).await?;
     let mut archived = inner.archived.subscribe();
     while *archived.borrow_and_update() < lsn {
         inner.archive_now.notify_one();
@@ -220,7 +241,7 @@ async fn publish(
     };
     let (base, batches, rows) = content(inner, view, current, mode, lsn).await?;
     let now = inner.clock.now_us();
-    inner.batches.publish(name, version, &run.id, lsn, base, batches, now)?;
+    inner.batches.publish(name, version, &run.id, lsn, base, batches, now).await?;
     inner.driver.release(name, version, lsn).await?;
     Ok(rows)
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where log, lake, batch views, checkpoints and catalog live.
+    /// Where log, lake, batch views, checkpoints and catalog live: a directory, or
+    /// `s3://bucket/prefix` or `gs://bucket/prefix`.
     pub data_dir: PathBuf,
     /// How long the archiver waits between runs, milliseconds. Shorter: a smaller log tail and
     /// more, smaller lake files.
@@ -19,6 +20,9 @@ pub struct Settings {
     pub checkpoint_interval_ms: u64,
     /// Most bytes of writes that wait to be committed; beyond it writes are refused with 429.
     pub ingest_queue_bytes: usize,
+    /// In a bucket: how long a write waits for others that share its object of the log,
+    /// milliseconds. Shorter: faster answers, more and smaller objects.
+    pub log_linger_ms: u64,
     /// When the log's tail holds this many bytes that the lake does not have yet, writes are
     /// refused with 429.
     pub log_reserve_bytes: u64,
@@ -39,6 +43,7 @@ impl Default for Settings {
             archive_bytes: 64 << 20,
             checkpoint_interval_ms: 30_000,
             ingest_queue_bytes: 256 << 20,
+            log_linger_ms: 100,
             log_reserve_bytes: 4 << 30,
             read_wait_ms: 30_000,
             schedule_speed: 1.0,

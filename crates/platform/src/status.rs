@@ -46,10 +46,12 @@ impl Freshness {
 pub(crate) fn of(inner: &Inner) -> Status {
     let definitions = std::sync::Arc::clone(&inner.definitions.read());
     let snapshot = inner.driver.snapshot();
+    let failed = inner.sequencer.failed();
     let views = inner.views.read();
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
-        ready: inner.ready.load(Ordering::SeqCst),
+        ready: inner.ready.load(Ordering::SeqCst) && failed.is_none(),
+        error: failed.map(|e| e.to_string()),
         durable_lsn: inner.log.head(),
         served_lsn: snapshot.lsn,
         archived_lsn: *inner.archived.borrow(),

@@ -4,8 +4,8 @@
 use crate::platform::Inner;
 use crate::{Code, Error, Result, Session, definitions, names};
 use kaplan_base::Lsn;
+use kaplan_speed::Attached;
 use kaplan_speed::replay::{self, History, Progress};
-use kaplan_speed::{Attached, checkpoint};
 use kaplan_sql::CompiledView;
 use kaplan_sql::catalog::{Architecture, Bound, Catalog, ViewDef};
 use kaplan_sql::dialect::{self, CreateView};
@@ -151,7 +151,7 @@ pub(crate) async fn create(
             stored: names::stored_name(&stored, &create.name, next.next_id),
         };
         next.views.insert(def.name.clone(), def.clone());
-        inner.keep(&mut stored, next)?;
+        inner.keep(&mut stored, next).await?;
         let entry = ViewEntry::new(def, compiled);
         inner.views.write().insert(create.name.clone(), Arc::clone(&entry));
         entry
@@ -169,7 +169,7 @@ async fn forget(inner: &Arc<Inner>, name: &str) -> Result<()> {
     let mut stored = inner.catalog.lock().await;
     let mut next = stored.clone();
     next.views.remove(name);
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     remove(inner, name).await
 }
 
@@ -236,8 +236,8 @@ async fn attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>, view: Attached) -> R
 /// Brings all views of the catalog back: from checkpoints at once, the others in the background.
 pub(crate) async fn restore(inner: &Arc<Inner>) -> Result<()> {
     let live = inner.live_views();
-    checkpoint::remove_stale(&inner.dir("speed"), &live)?;
-    inner.batches.remove_stale(&live)?;
+    inner.checkpoints.remove_stale(&live).await?;
+    inner.batches.remove_stale(&live).await?;
     let definitions = Arc::clone(&inner.definitions.read());
     let mut left: Vec<&ViewDef> = definitions.views.values().collect();
     // Views are planned after the views that they read.
@@ -268,14 +268,18 @@ async fn restore_view(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
     if entry.is_lambda() {
         let circuit = entry.compiled.circuit(Lsn::ZERO)?;
         let key = circuit.generations()[0].trace.order().cloned();
-        if let Err(error) = inner.batches.load(def.stored_name(), def.version, key.as_ref()) {
+        let loaded = inner.batches.load(def.stored_name(), def.version, key.as_ref()).await;
+        if let Err(error) = loaded {
+            if matches!(error, kaplan_batch::Error::Storage(_)) {
+                return Err(error.into());
+            }
             // Derived data: a damaged batch view is dropped and computed again.
             tracing::error!(view = def.name, %error, "the batch view is dropped");
-            inner.batches.remove(def.stored_name(), def.version)?;
+            inner.batches.remove(def.stored_name(), def.version).await?;
         }
     }
     let base = inner.base(def);
-    let stored = checkpoint::read(&inner.dir("speed"), &entry.compiled, def.version)?;
+    let stored = inner.checkpoints.read(&entry.compiled, def.version).await?;
     if let Some(mut view) = stored
         && (!entry.is_lambda() || view.circuit.release(base).is_ok())
         && view.lsn <= inner.log.head()
@@ -296,23 +300,20 @@ async fn restore_view(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
 pub(crate) async fn remove(inner: &Arc<Inner>, name: &str) -> Result<()> {
     let Some(entry) = inner.views.write().remove(name) else { return Ok(()) };
     inner.driver.detach(entry.def.stored_name()).await?;
-    inner.batches.remove(entry.def.stored_name(), entry.def.version)?;
+    inner.batches.remove(entry.def.stored_name(), entry.def.version).await?;
     let _turn = inner.checkpoint_turn.lock().await;
-    Ok(checkpoint::remove_stale(&inner.dir("speed"), &inner.live_views())?)
+    Ok(inner.checkpoints.remove_stale(&inner.live_views()).await?)
 }
 
 /// Writes a checkpoint of every view.
 pub(crate) async fn checkpoint(inner: &Arc<Inner>) -> Result<()> {
     let _turn = inner.checkpoint_turn.lock().await;
     let images = inner.driver.images().await?;
-    let (dir, live) = (inner.dir("speed"), inner.live_views());
-    crate::archiver::blocking(move || {
-        for image in images.iter().filter(|i| live.contains(&(i.name.clone(), i.version))) {
-            checkpoint::write(&dir, image)?;
-        }
-        Ok(())
-    })
-    .await
+    let live = inner.live_views();
+    for image in images.iter().filter(|i| live.contains(&(i.name.clone(), i.version))) {
+        inner.checkpoints.write(image).await?;
+    }
+    Ok(())
 }
 
 /// Writes checkpoints from time to time.
@@ -324,11 +325,16 @@ pub(crate) async fn checkpoints(inner: Arc<Inner>) {
             _ = stop.changed() => return,
             () = tokio::time::sleep(interval) => {}
         }
-        if let Err(error) = checkpoint(&inner).await {
+        if let Err(error) = inner.notice(checkpoint(&inner).await) {
             tracing::warn!(%error, "no checkpoint this time");
         }
-        if let Err(error) = inner.log.mark_durable() {
+        let log = Arc::clone(&inner.log);
+        let marked = crate::archiver::blocking(move || Ok(log.mark_durable()?)).await;
+        if let Err(error) = inner.notice(marked) {
             tracing::warn!(%error, "the log's durable mark was not written");
+        }
+        if inner.sequencer.failed().is_some_and(|e| e.code == Code::Fenced) {
+            return;
         }
     }
 }

@@ -1,25 +1,30 @@
-//! Checkpoints: a view's traces on disk, so that a restart goes on where it stopped.
+//! Checkpoints: a view's traces in a directory or a bucket, so that a restart goes on where it
+//! stopped.
 //!
 //! ```text
-//! <dir>/<view>@<version>/<batch id>.trace     one file a batch, written once
-//! <dir>/<view>@<version>/manifest.json        which batches, at which LSN; replaced atomically
+//! <view>@<version>/e<epoch>-<batch id>.trace   one file a batch, written once
+//! <view>@<version>/manifest.json               which batches, at which LSN; replaced atomically
 //! ```
 //!
 //! A checkpoint writes only batches that are not there yet. It is derived data: anything that does
-//! not fit (another version, another DataFusion, a bad checksum) is dropped and built again.
+//! not fit (another version, another DataFusion, a bad checksum) is dropped and built again. The
+//! manifest is a document with one writer: a process whose data another one took over writes no
+//! manifest more, and its files (whose names begin with its epoch) are nobody else's.
 
 use crate::driver::Attached;
 use crate::{Error, Result};
+use futures::{StreamExt, TryStreamExt};
 use kaplan_base::Lsn;
 use kaplan_circuit::{Batch, Circuit, Trace, decode_batch, encode_batch, environment_fingerprint};
 use kaplan_sql::CompiledView;
+use kaplan_store::{Document, Place};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
+/// Files written or read at once.
+const PARALLEL: usize = 8;
 const MANIFEST: &str = "manifest.json";
 
 /// A view's state at one LSN; cheap to take, since batches are shared.
@@ -43,7 +48,13 @@ struct Manifest {
     fingerprint: String,
     operators: Vec<Vec<u64>>,
     generations: Vec<(Lsn, Vec<u64>)>,
+    /// The file of each batch.
+    #[serde(default)]
+    files: Files,
 }
+
+/// Names of files by the ids of their batches.
+type Files = BTreeMap<u64, String>;
 
 /// The state of a circuit.
 pub(crate) fn image(
@@ -61,137 +72,199 @@ pub(crate) fn image(
     }
 }
 
-fn directory(root: &Path, view: &str, version: u32) -> PathBuf {
-    root.join(format!("{view}@{version}"))
+/// All checkpoints.
+pub struct Checkpoints {
+    place: Place,
+    epoch: u64,
+    views: Mutex<BTreeMap<(String, u32), Kept>>,
 }
 
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    move |source| Error::Checkpoint { path: path.to_path_buf(), source }
-}
-
-/// Writes a checkpoint and removes what the previous one needed and this one does not.
-pub fn write(root: &Path, image: &StateImage) -> Result<()> {
-    let dir = directory(root, &image.name, image.version);
-    fs::create_dir_all(&dir).map_err(failed(&dir))?;
-    let mut kept = BTreeSet::new();
-    let all = image.operators.iter().chain(image.generations.iter().map(|(_, b)| b)).flatten();
-    for batch in all {
-        if kept.insert(batch.id) {
-            let path = dir.join(format!("{}.trace", batch.id));
-            if !path.exists() {
-                replace(&path, &encode_batch(batch)?)?;
-            }
-        }
-    }
-    let ids = |b: &Vec<Arc<Batch>>| b.iter().map(|b| b.id).collect::<Vec<_>>();
-    let manifest = Manifest {
-        view: image.name.clone(),
-        version: image.version,
-        lsn: image.lsn,
-        fingerprint: environment_fingerprint(),
-        operators: image.operators.iter().map(ids).collect(),
-        generations: image.generations.iter().map(|(l, b)| (*l, ids(b))).collect(),
-    };
-    let text = serde_json::to_vec(&manifest).unwrap_or_default();
-    replace(&dir.join(MANIFEST), &text)?;
-    remove_others(&dir, &kept)
-}
-
-/// Writes a file so that it is there whole or not at all, also after a power loss.
-pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial).map_err(failed(&partial))?;
-    file.write_all(bytes).map_err(failed(&partial))?;
-    file.sync_all().map_err(failed(&partial))?;
-    fs::rename(&partial, path).map_err(failed(path))?;
-    if let Some(parent) = path.parent() {
-        File::open(parent).and_then(|d| d.sync_all()).map_err(failed(parent))?;
-    }
-    Ok(())
-}
-
-fn remove_others(dir: &Path, kept: &BTreeSet<u64>) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(failed(dir))? {
-        let path = entry.map_err(failed(dir))?.path();
-        let id = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u64>().ok());
-        if id.is_some_and(|id| !kept.contains(&id)) {
-            fs::remove_file(&path).map_err(failed(&path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Restores a view from its checkpoint; None where there is none that fits. What the checkpoint
-/// does not name is removed: a process that died while writing has left batches whose ids this one
-/// gives out again, and a later checkpoint must not take them for its own.
-pub fn read(root: &Path, compiled: &Arc<CompiledView>, version: u32) -> Result<Option<Attached>> {
-    let dir = directory(root, &compiled.name, version);
-    if !dir.exists() {
-        return Ok(None);
-    }
-    let Some(manifest) = manifest(&dir, version) else {
-        fs::remove_dir_all(&dir).map_err(failed(&dir))?;
-        return Ok(None);
-    };
-    let mut circuit = compiled.circuit(Lsn::ZERO)?;
-    let restored = load(&dir, &manifest, &circuit)
-        .and_then(|(operators, generations)| Ok(circuit.restore(operators, generations)?));
-    if let Err(error) = restored {
-        tracing::warn!(view = compiled.name, %error, "a checkpoint is not usable; rebuilding");
-        fs::remove_dir_all(&dir).map_err(failed(&dir))?;
-        return Ok(None);
-    }
-    let generations = manifest.generations.iter().map(|(_, ids)| ids);
-    let kept = manifest.operators.iter().chain(generations).flatten().copied().collect();
-    remove_others(&dir, &kept)?;
-    let compiled = Arc::clone(compiled);
-    Ok(Some(Attached { compiled, version, circuit, lsn: manifest.lsn }))
-}
-
-/// The checkpoint's list of batches, if this process can read them.
-fn manifest(dir: &Path, version: u32) -> Option<Manifest> {
-    let text = fs::read(dir.join(MANIFEST)).ok()?;
-    let manifest: Manifest = serde_json::from_slice(&text).ok()?;
-    let fits = manifest.fingerprint == environment_fingerprint() && manifest.version == version;
-    fits.then_some(manifest)
+/// What this process has of a view's checkpoint.
+struct Kept {
+    manifest: Document,
+    files: Files,
 }
 
 type Stored = (Vec<Vec<Arc<Batch>>>, Vec<(Lsn, Vec<Arc<Batch>>)>);
 
-fn load(dir: &Path, manifest: &Manifest, circuit: &Circuit) -> Result<Stored> {
+impl Checkpoints {
+    /// The checkpoints in a place, for a process with this epoch.
+    #[must_use]
+    pub fn new(place: Place, epoch: u64) -> Self {
+        Self { place, epoch, views: Mutex::default() }
+    }
+
+    fn directory(&self, view: &str, version: u32) -> Place {
+        self.place.below(&format!("{view}@{version}"))
+    }
+
+    async fn open(&self, place: &Place) -> Result<(Kept, Option<Manifest>)> {
+        let opened = Document::open(place, MANIFEST, self.epoch).await;
+        let (manifest, found) = match opened {
+            Err(kaplan_store::Error::Damaged { .. }) => {
+                place.clear().await?;
+                Document::open(place, MANIFEST, self.epoch).await?
+            }
+            opened => opened?,
+        };
+        Ok((Kept { manifest, files: Files::new() }, found))
+    }
+
+    /// Writes a checkpoint and removes what the previous one needed and this one does not.
+    pub async fn write(&self, image: &StateImage) -> Result<()> {
+        let place = self.directory(&image.name, image.version);
+        let mut views = self.views.lock().await;
+        let key = (image.name.clone(), image.version);
+        if !views.contains_key(&key) {
+            let (kept, _) = self.open(&place).await?;
+            views.insert(key.clone(), kept);
+        }
+        let Some(kept) = views.get_mut(&key) else { return Err(Error::Lost) };
+        let files = self.write_batches(&place, image, &kept.files).await?;
+        let ids = |b: &Vec<Arc<Batch>>| b.iter().map(|b| b.id).collect::<Vec<_>>();
+        let manifest = Manifest {
+            view: image.name.clone(),
+            version: image.version,
+            lsn: image.lsn,
+            fingerprint: environment_fingerprint(),
+            operators: image.operators.iter().map(ids).collect(),
+            generations: image.generations.iter().map(|(l, b)| (*l, ids(b))).collect(),
+            files: files.clone(),
+        };
+        kept.manifest.replace(&manifest).await?;
+        let old = std::mem::replace(&mut kept.files, files);
+        let gone = old.into_iter().filter(|(id, _)| !kept.files.contains_key(id));
+        Ok(place.remove(gone.map(|(_, name)| name)).await?)
+    }
+
+    /// Writes the batches that are not there yet; returns the files of all.
+    async fn write_batches(
+        &self,
+        place: &Place,
+        image: &StateImage,
+        there: &Files,
+    ) -> Result<Files> {
+        let all = image.operators.iter().chain(image.generations.iter().map(|(_, b)| b)).flatten();
+        let mut files = Files::new();
+        let mut missing = Vec::new();
+        for batch in all {
+            let known = there.get(&batch.id).cloned();
+            let name = known.unwrap_or_else(|| format!("e{}-{}.trace", self.epoch, batch.id));
+            if files.insert(batch.id, name.clone()).is_none() && !there.contains_key(&batch.id) {
+                missing.push((name, Arc::clone(batch)));
+            }
+        }
+        let puts = missing.into_iter().map(|(name, batch)| async move {
+            let encoded = tokio::task::spawn_blocking(move || encode_batch(&batch)).await;
+            place.put(&name, encoded.map_err(|_| Error::Lost)??).await?;
+            Ok::<_, Error>(())
+        });
+        futures::stream::iter(puts).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+        Ok(files)
+    }
+
+    /// Restores a view from its checkpoint; None where there is none that fits. What the checkpoint
+    /// does not name is removed: processes that died while writing have left it.
+    pub async fn read(
+        &self,
+        compiled: &Arc<CompiledView>,
+        version: u32,
+    ) -> Result<Option<Attached>> {
+        let place = self.directory(&compiled.name, version);
+        let (mut kept, found) = self.open(&place).await?;
+        let mut restored = None;
+        if let Some(mut manifest) = found.filter(|manifest| manifest.fits(version)) {
+            manifest.name_files();
+            let mut circuit = compiled.circuit(Lsn::ZERO)?;
+            let read = load(&place, &manifest, &circuit).await;
+            match read.and_then(|(ops, generations)| Ok(circuit.restore(ops, generations)?)) {
+                Ok(_) => {
+                    kept.files = manifest.files;
+                    let (compiled, lsn) = (Arc::clone(compiled), manifest.lsn);
+                    restored = Some(Attached { compiled, version, circuit, lsn });
+                }
+                Err(error) => {
+                    tracing::warn!(view = compiled.name, %error,
+                        "a checkpoint is not usable; rebuilding");
+                }
+            }
+        }
+        self.remove_others(&place, &kept.files).await?;
+        self.views.lock().await.insert((compiled.name.clone(), version), kept);
+        Ok(restored)
+    }
+
+    /// Removes files that a checkpoint does not name, but none of a newer process.
+    async fn remove_others(&self, place: &Place, files: &Files) -> Result<()> {
+        let kept: BTreeSet<&String> = files.values().collect();
+        let mut others: Vec<String> = place.list().await?.into_iter().map(|(n, _)| n).collect();
+        others.retain(|n| n != MANIFEST && !kept.contains(n) && epoch_of(n) <= self.epoch);
+        Ok(place.remove(others).await?)
+    }
+
+    /// Removes the state of views (and versions) that are not in the list.
+    pub async fn remove_stale(&self, live: &BTreeSet<(String, u32)>) -> Result<()> {
+        let names: BTreeSet<_> =
+            live.iter().map(|(name, v)| Place::name_of(&format!("{name}@{v}"))).collect();
+        self.views.lock().await.retain(|key, _| live.contains(key));
+        for name in self.place.places().await? {
+            if !names.contains(&name) {
+                self.place.listed(&name).clear().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The epoch that a file's name begins with.
+fn epoch_of(name: &str) -> u64 {
+    let epoch = name.strip_prefix('e').and_then(|rest| rest.split('-').next());
+    epoch.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+impl Manifest {
+    /// Whether this process can read the batches.
+    fn fits(&self, version: u32) -> bool {
+        self.fingerprint == environment_fingerprint() && self.version == version
+    }
+
+    /// Names the files where the manifest does not: those of earlier versions follow from the id.
+    fn name_files(&mut self) {
+        let generations = self.generations.iter().map(|(_, ids)| ids);
+        for id in self.operators.iter().chain(generations).flatten() {
+            self.files.entry(*id).or_insert_with(|| format!("{id}.trace"));
+        }
+    }
+}
+
+async fn load(place: &Place, manifest: &Manifest, circuit: &Circuit) -> Result<Stored> {
     let traces = circuit.operator_traces();
     let mut operators = Vec::with_capacity(traces.len());
     for (ids, trace) in manifest.operators.iter().zip(&traces) {
-        operators.push(load_trace(dir, ids, trace)?);
+        operators.push(load_trace(place, manifest, ids, trace).await?);
     }
     if operators.len() != traces.len() {
         return Err(kaplan_circuit::Error::Damaged("trace count".into()).into());
     }
     let mut generations = Vec::with_capacity(manifest.generations.len());
     for (after, ids) in &manifest.generations {
-        generations.push((*after, load_trace(dir, ids, &circuit.generations()[0].trace)?));
+        let output = &circuit.generations()[0].trace;
+        generations.push((*after, load_trace(place, manifest, ids, output).await?));
     }
     Ok((operators, generations))
 }
 
-fn load_trace(dir: &Path, ids: &[u64], trace: &Trace) -> Result<Vec<Arc<Batch>>> {
-    ids.iter()
-        .map(|id| {
-            let path = dir.join(format!("{id}.trace"));
-            let bytes = fs::read(&path).map_err(failed(&path))?;
-            Ok(Arc::new(decode_batch(*id, &bytes, trace.order())?))
-        })
-        .collect()
-}
-
-/// Removes the state of views (and versions) that are not in the list.
-pub fn remove_stale(root: &Path, live: &BTreeSet<(String, u32)>) -> Result<()> {
-    let Ok(entries) = fs::read_dir(root) else { return Ok(()) };
-    let names: BTreeSet<_> = live.iter().map(|(name, v)| format!("{name}@{v}")).collect();
-    for entry in entries.flatten() {
-        if !names.contains(entry.file_name().to_string_lossy().as_ref()) {
-            fs::remove_dir_all(entry.path()).map_err(failed(&entry.path()))?;
-        }
-    }
-    Ok(())
+async fn load_trace(
+    place: &Place,
+    manifest: &Manifest,
+    ids: &[u64],
+    trace: &Trace,
+) -> Result<Vec<Arc<Batch>>> {
+    let reads = ids.iter().map(|id| async move {
+        let missing = || kaplan_circuit::Error::Damaged(format!("batch {id} is missing"));
+        let name = manifest.files.get(id).ok_or_else(missing)?;
+        let bytes = place.get(name).await?.ok_or_else(missing)?;
+        Ok(Arc::new(decode_batch(*id, &bytes, trace.order())?))
+    });
+    futures::stream::iter(reads).buffered(PARALLEL).try_collect().await
 }

@@ -101,7 +101,7 @@ impl Driver {
         let thread = std::thread::Builder::new()
             .name("speed".into())
             .spawn(move || worker.run())
-            .map_err(|source| Error::Checkpoint { path: "speed thread".into(), source })?;
+            .map_err(Error::Thread)?;
         Ok((Driver { commands, snapshot, visible }, thread))
     }
 

@@ -22,13 +22,14 @@ pub enum Error {
     #[error(transparent)]
     Sql(#[from] kaplan_sql::Error),
     /// State cannot be stored or read.
-    #[error("checkpoint {path}: {source}")]
-    Checkpoint {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error("checkpoint: {0}")]
+    Storage(#[from] kaplan_store::Error),
+    /// The system has no thread for the circuits.
+    #[error("no thread to run views on: {0}")]
+    Thread(std::io::Error),
+    /// A thread was lost.
+    #[error("a checkpoint task was cancelled or panicked")]
+    Lost,
     /// The log no longer holds what the view needs; go on from the lake.
     #[error("the log begins at LSN {start}, after what the view needs")]
     Behind {
@@ -56,7 +57,8 @@ impl Error {
             Error::Log(e) => e.remedy(),
             Error::Lake(e) => e.remedy(),
             Error::Circuit(e) => e.remedy(),
-            Error::Scan(_) | Error::Checkpoint { .. } | Error::Behind { .. } => Remedy::Retry,
+            Error::Storage(e) => e.remedy(),
+            Error::Scan(_) | Error::Thread(_) | Error::Lost | Error::Behind { .. } => Remedy::Retry,
             Error::Sql(_) => Remedy::FixInput,
             Error::UnknownStream { .. } => Remedy::Report,
             Error::Stopped => Remedy::Reopen,

@@ -193,6 +193,19 @@ impl Place {
         PathPart::from(name).as_ref().to_owned()
     }
 
+    /// The place below this one that [`Place::places`] listed under this name.
+    #[must_use]
+    pub fn listed(&self, name: &str) -> Self {
+        match Path::parse(name) {
+            Ok(path) => {
+                let mut below = self.below(name);
+                below.path = Path::from_iter(self.path.parts().chain(path.parts()));
+                below
+            }
+            Err(_) => self.below(name),
+        }
+    }
+
     /// Removes objects of this place; those that are not there count as removed.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use kaplan_base::Lsn;
 use kaplan_batch::{Error, Published, Store};
 use kaplan_circuit::{Batch, Delta, Keyer};
+use kaplan_store::Place;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,13 +24,21 @@ fn rows(published: &Published) -> usize {
     published.batches.iter().map(|b| b.len()).sum()
 }
 
-fn publish(
+fn open(root: &Path) -> Store {
+    store_of(root, 0)
+}
+
+fn store_of(root: &Path, epoch: u64) -> Store {
+    Store::new(Place::open(root.to_str().unwrap()).unwrap(), epoch)
+}
+
+async fn publish(
     store: &Store,
     lsn: u64,
     base: Option<u64>,
     values: &[i64],
 ) -> Result<Arc<Published>, Error> {
-    store.publish("v", 1, "run", Lsn(lsn), base.map(Lsn), batch(values), 7)
+    store.publish("v", 1, "run", Lsn(lsn), base.map(Lsn), batch(values), 7).await
 }
 
 fn files(root: &Path) -> Vec<PathBuf> {
@@ -39,43 +48,43 @@ fn files(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-#[test]
-fn a_run_that_finishes_late_or_continues_another_base_is_refused() {
+#[tokio::test]
+async fn a_run_that_finishes_late_or_continues_another_base_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    publish(&store, 80, None, &[1, 2]).unwrap();
-    let late = publish(&store, 50, None, &[1]).unwrap_err();
+    let store = open(dir.path());
+    publish(&store, 80, None, &[1, 2]).await.unwrap();
+    let late = publish(&store, 50, None, &[1]).await.unwrap_err();
     assert!(matches!(late, Error::Overtaken { .. }), "{late}");
-    let elsewhere = publish(&store, 90, Some(50), &[3]).unwrap_err();
+    let elsewhere = publish(&store, 90, Some(50), &[3]).await.unwrap_err();
     assert!(matches!(elsewhere, Error::Overtaken { .. }), "{elsewhere}");
-    let twice = publish(&store, 80, Some(80), &[3]).unwrap_err();
+    let twice = publish(&store, 80, Some(80), &[3]).await.unwrap_err();
     assert!(matches!(twice, Error::Overtaken { .. }), "{twice}");
     assert_eq!(rows(&store.get("v", 1).unwrap()), 2);
-    assert_eq!(rows(&publish(&store, 90, Some(80), &[3]).unwrap()), 3);
-    assert_eq!(rows(&publish(&store, 90, None, &[1, 2, 3, 4]).unwrap()), 4);
+    assert_eq!(rows(&publish(&store, 90, Some(80), &[3]).await.unwrap()), 3);
+    assert_eq!(rows(&publish(&store, 90, None, &[1, 2, 3, 4]).await.unwrap()), 4);
     assert!(store.get("v", 2).is_none(), "another definition has no batch view yet");
 }
 
-#[test]
-fn what_was_published_is_there_after_a_restart_and_old_files_are_gone() {
+#[tokio::test]
+async fn what_was_published_is_there_after_a_restart_and_old_files_are_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    publish(&store, 10, None, &[1, 2]).unwrap();
-    publish(&store, 20, Some(10), &[3]).unwrap();
+    let store = open(dir.path());
+    publish(&store, 10, None, &[1, 2]).await.unwrap();
+    publish(&store, 20, Some(10), &[3]).await.unwrap();
     assert_eq!(files(dir.path()).len(), 3, "two batches and the manifest");
-    publish(&store, 30, None, &[4]).unwrap();
+    publish(&store, 30, None, &[4]).await.unwrap();
     assert_eq!(files(dir.path()).len(), 2, "one batch and the manifest");
-    let store = Store::open(dir.path()).unwrap();
+    let store = open(dir.path());
     let key = Keyer::new(vec![0]);
-    let published = store.load("v", 1, Some(&key)).unwrap().unwrap();
+    let published = store.load("v", 1, Some(&key)).await.unwrap().unwrap();
     assert_eq!((published.lsn, rows(&published)), (Lsn(30), 1));
-    assert!(store.load("w", 1, Some(&key)).unwrap().is_none());
+    assert!(store.load("w", 1, Some(&key)).await.unwrap().is_none());
 }
 
-#[test]
-fn damage_is_an_error_and_another_version_is_computed_again() {
+#[tokio::test]
+async fn damage_is_an_error_and_another_version_is_computed_again() {
     let dir = tempfile::tempdir().unwrap();
-    publish(&Store::open(dir.path()).unwrap(), 10, None, &[1, 2]).unwrap();
+    publish(&open(dir.path()), 10, None, &[1, 2]).await.unwrap();
     let key = Keyer::new(vec![0]);
     let content =
         files(dir.path()).into_iter().find(|f| f.extension().unwrap() == "batch").unwrap();
@@ -84,7 +93,7 @@ fn damage_is_an_error_and_another_version_is_computed_again() {
         let mut bad = good.clone();
         bad[at] ^= 1;
         std::fs::write(&content, bad).unwrap();
-        let error = Store::open(dir.path()).unwrap().load("v", 1, Some(&key)).unwrap_err();
+        let error = open(dir.path()).load("v", 1, Some(&key)).await.unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "byte {at}: {error}");
     }
     std::fs::write(&content, good).unwrap();
@@ -92,6 +101,23 @@ fn damage_is_an_error_and_another_version_is_computed_again() {
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("datafusion "), "the manifest is stamped: {text}");
     std::fs::write(&manifest, text.replace("datafusion ", "datafusion 0.")).unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    assert!(store.load("v", 1, Some(&key)).unwrap().is_none());
+    let store = open(dir.path());
+    assert!(store.load("v", 1, Some(&key)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_process_that_was_replaced_publishes_nothing_more_and_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (store_of(dir.path(), 1), store_of(dir.path(), 2));
+    publish(&old, 10, None, &[1, 2]).await.unwrap();
+    let key = Keyer::new(vec![0]);
+    assert!(new.load("v", 1, Some(&key)).await.unwrap().is_some());
+    publish(&new, 20, Some(10), &[3]).await.unwrap();
+    let fenced = publish(&old, 30, None, &[1]).await.unwrap_err();
+    assert!(
+        matches!(fenced, Error::Storage(kaplan_store::Error::Fenced { found: 2, own: 1, .. })),
+        "{fenced}"
+    );
+    let again = store_of(dir.path(), 3).load("v", 1, Some(&key)).await.unwrap().unwrap();
+    assert_eq!((again.lsn, rows(&again)), (Lsn(20), 3));
 }

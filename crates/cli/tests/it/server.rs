@@ -22,7 +22,13 @@ impl Server {
     }
 
     pub fn start_in(dir: TempDir) -> Self {
-        let mut process = serve(dir.path()).spawn().unwrap();
+        Self::spawn(serve(dir.path()), dir)
+    }
+
+    /// Starts a server by a command of one's own, which logs JSON.
+    pub fn spawn(mut command: Command, dir: TempDir) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let mut seen = String::new();
         let url = loop {
@@ -75,10 +81,7 @@ fn serve(dir: &Path) -> Command {
     let mut command = kaplan(dir);
     command
         .args(["start", "--data-dir", "data", "--http", "127.0.0.1:0", "--postgres", "off"])
-        .args(["--log-format", "json"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .args(["--log-format", "json"]);
     command
 }
 

@@ -215,5 +215,8 @@ async fn progress_is_replaced_and_survives() {
         .collect();
     assert_eq!(names, ["_kaplan_archive.json"], "no temporary file stays");
     std::fs::write(fixture.directory.path().join("_kaplan_archive.json"), "{").unwrap();
-    assert!(matches!(lake.progress().await, Err(Error::Progress { .. })));
+    assert!(matches!(
+        lake.progress().await,
+        Err(Error::Storage(kaplan_store::Error::Damaged { .. }))
+    ));
 }

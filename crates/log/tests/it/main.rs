@@ -5,6 +5,7 @@
 mod local;
 mod lying;
 mod object;
+mod s3;
 
 use kaplan_log::conformance::CASES;
 use kaplan_log::sim::SimDisk;

@@ -1,6 +1,7 @@
 //! The log in a bucket: conformance in memory, on local files and on a real S3 server; who has the
 //! log when two want it; the simulation.
 
+use crate::s3::S3;
 use kaplan_base::Lsn;
 use kaplan_log::conformance::{CASES, sample};
 use kaplan_log::simulate_objects::simulate;
@@ -137,4 +138,62 @@ fn no_acknowledged_commit_is_lost_or_doubled_in_a_bucket_that_fails() {
 fn a_simulation_of_a_bucket_repeats_itself() {
     assert_eq!(simulate(5, 500), simulate(5, 500));
     assert_ne!(simulate(5, 500), simulate(6, 500));
+}
+
+#[test]
+fn object_log_conforms_on_an_s3_server_and_fences_there() {
+    let Some(s3) = S3::start() else { return };
+    let numbers = std::cell::Cell::new(0);
+    conforms(|| {
+        numbers.set(numbers.get() + 1);
+        s3.place(&format!("log/{}", numbers.get()))
+    });
+    two_writers_race(&s3.place("race"));
+}
+
+#[test]
+fn of_two_writers_that_race_only_the_owner_acknowledges() {
+    two_writers_race(&memory());
+}
+
+/// A writer appends as fast as it can while others take the log over: what each one acknowledged is
+/// there, once and in order, and nobody acknowledges after it was replaced.
+fn two_writers_race(place: &Place) {
+    let options = ObjectOptions::default();
+    let acknowledged = std::thread::scope(|scope| {
+        let writers = (0..3).map(|n| {
+            let options = options.clone();
+            scope.spawn(move || {
+                std::thread::sleep(std::time::Duration::from_millis(n * 150));
+                let log = ObjectLog::open(place, &options).unwrap();
+                let mut own = Vec::new();
+                while own.len() < 400 {
+                    let commit = sample(log.head().0 + 1, 20 + n as usize);
+                    match log.append(std::slice::from_ref(&commit)) {
+                        Ok(()) => own.push(commit),
+                        Err(Error::Fenced { epoch }) => {
+                            assert!(epoch > log.epoch());
+                            break;
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                own
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        writers.into_iter().flat_map(|w| w.join().unwrap()).collect::<Vec<_>>()
+    });
+    let log = ObjectLog::open(place, &options).unwrap();
+    let mut stored = Vec::new();
+    let mut after = Lsn(0);
+    while after < log.head() {
+        let page = log.read(after, 1 << 20).unwrap();
+        after = page.last().unwrap().lsn;
+        stored.extend(page);
+    }
+    let mut sorted = acknowledged;
+    sorted.sort_by_key(|commit| commit.lsn);
+    assert!(sorted.len() >= 400, "the last writer was never replaced");
+    assert_eq!(stored, sorted);
 }

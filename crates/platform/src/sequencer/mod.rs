@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// The handle; clones are the same sequencer. When the last one is dropped, the thread ends after
@@ -52,6 +53,16 @@ struct Shared {
     /// Bytes of the log that are not archived yet.
     backlog_bytes: AtomicU64,
     seen: Mutex<Seen>,
+    /// Why nothing more is taken, when it is not that the platform stops.
+    failed: Mutex<Option<Error>>,
+}
+
+impl Shared {
+    /// Takes nothing more, and answers all that waits; the first reason stays.
+    fn fail(&self, reason: Error) {
+        self.failed.lock().get_or_insert_with(|| reason.clone());
+        self.queue.fail(reason);
+    }
 }
 
 /// The durable state, for those who ask.
@@ -80,6 +91,7 @@ impl Sequencer {
             limits,
             backlog_bytes: AtomicU64::new(0),
             seen: Mutex::new(seen),
+            failed: Mutex::default(),
         });
         let worker = Worker { log, clock, state, shared: Arc::clone(&shared) };
         let thread = std::thread::Builder::new()
@@ -106,7 +118,8 @@ impl Sequencer {
         }
         let (reply, answer) = oneshot::channel();
         let bytes = request.bytes();
-        shared.queue.push(Item::Write(Waiting { request, bytes, reply }))?;
+        let since = Instant::now();
+        shared.queue.push(Item::Write(Waiting { request, bytes, reply, since }))?;
         answered(answer.await)
     }
 
@@ -166,6 +179,17 @@ impl Sequencer {
         let seen = self.0.shared.seen.lock();
         let kept = seen.producers.iter().filter(|(_, (_, lsn))| *lsn <= through);
         kept.map(|(id, last)| (id.clone(), *last)).collect()
+    }
+
+    /// Takes nothing more for this reason, and answers all that waits with it.
+    pub fn halt(&self, reason: Error) {
+        self.0.shared.fail(reason);
+    }
+
+    /// Why nothing more is taken, when the log failed or the sequencer was halted.
+    #[must_use]
+    pub fn failed(&self) -> Option<Error> {
+        self.0.shared.failed.lock().clone()
     }
 
     /// Takes nothing more, commits what waits, and returns when the thread has ended. Blocks.
@@ -249,7 +273,7 @@ impl Worker {
                 let (answer, poisoned) = failure(&error);
                 if poisoned {
                     tracing::error!(%error, "the log failed; no more writes are taken");
-                    self.shared.queue.fail(answer.clone());
+                    self.shared.fail(answer.clone());
                 }
                 for (reply, _) in answers {
                     drop(reply.send(Err(answer.clone())));
@@ -288,6 +312,9 @@ fn failure(error: &kaplan_log::Error) -> (Error, bool) {
         kaplan_log::Error::DiskFull { .. } => {
             let full = Error::new(Code::DiskFull, error.to_string());
             (full.hint("free space on the log's disk and retry; nothing was written"), false)
+        }
+        kaplan_log::Error::Fenced { epoch } => {
+            (kaplan_log::Error::Fenced { epoch: *epoch }.into(), true)
         }
         kaplan_log::Error::TooLarge { .. } => {
             (Error::new(Code::TooLarge, error.to_string()).hint("send less at once"), false)

@@ -7,6 +7,7 @@ use crate::{Ack, Code, Error, Result};
 use kaplan_base::StreamId;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Where an answer goes; nobody may be waiting any more.
@@ -17,6 +18,7 @@ pub(super) struct Waiting {
     pub request: WriteRequest,
     pub bytes: usize,
     pub reply: Reply<Ack>,
+    pub since: Instant,
 }
 
 /// What the sequencer may be asked, in order.
@@ -77,6 +79,11 @@ impl Queue {
     pub fn take(&self) -> Option<Work> {
         let mut inner = self.inner.lock();
         loop {
+            if let Some(deadline) = inner.linger_until(&self.limits)
+                && !self.filled.wait_until(&mut inner, deadline).timed_out()
+            {
+                continue;
+            }
             match inner.items.pop_front() {
                 Some(Item::Define(definition, reply)) => {
                     return Some(Work::Define(definition, reply));
@@ -117,6 +124,16 @@ impl Queue {
 }
 
 impl Inner {
+    /// Until when the write in front waits for others to join it; None when it does not.
+    fn linger_until(&self, limits: &Limits) -> Option<Instant> {
+        let Some(Item::Write(first)) = self.items.front() else { return None };
+        let full = self.bytes >= limits.group_bytes || self.items.len() >= limits.group_requests;
+        if limits.linger.is_zero() || full || self.closed.is_some() {
+            return None;
+        }
+        Some(first.since + limits.linger)
+    }
+
     fn group(&mut self, first: Waiting, limits: &Limits) -> Vec<Waiting> {
         let mut bytes = first.bytes;
         let mut group = vec![first];

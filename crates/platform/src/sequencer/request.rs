@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::StreamDef;
 use std::fmt::Display;
+use std::time::Duration;
 
 /// Rows for one or several streams that become one atomic commit.
 #[derive(Clone, Debug)]
@@ -97,6 +98,8 @@ pub struct Limits {
     pub group_bytes: usize,
     /// Most requests of one group.
     pub group_requests: usize,
+    /// How long the first request of a group waits for others.
+    pub linger: Duration,
     /// Most bytes of the log that are not archived yet; beyond it requests are refused.
     pub log_reserve_bytes: u64,
 }
@@ -107,6 +110,7 @@ impl Default for Limits {
             queue_bytes: 256 << 20,
             group_bytes: 32 << 20,
             group_requests: 4_096,
+            linger: Duration::ZERO,
             log_reserve_bytes: 4 << 30,
         }
     }

@@ -294,9 +294,10 @@ fn leave_traces(speed: &std::path::Path) -> Vec<std::path::PathBuf> {
     for view in std::fs::read_dir(speed).unwrap().flatten() {
         let files = std::fs::read_dir(view.path()).unwrap().flatten().map(|f| f.path());
         let trace = files.filter(|f| f.extension().is_some_and(|e| e == "trace")).max().unwrap();
-        let id: u64 = trace.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let stem = trace.file_stem().unwrap().to_str().unwrap();
+        let id: u64 = stem.strip_prefix("e0-").unwrap().parse().unwrap();
         for next in id + 1..id + 200 {
-            let file = trace.with_file_name(format!("{next}.trace"));
+            let file = trace.with_file_name(format!("e0-{next}.trace"));
             std::fs::copy(&trace, &file).unwrap();
             left.push(file);
         }

@@ -45,6 +45,7 @@ fn meaning(code: Code) -> (&'static str, StatusCode) {
         Code::Overloaded => ("overloaded", StatusCode::TOO_MANY_REQUESTS),
         Code::DiskFull => ("disk_full", StatusCode::INSUFFICIENT_STORAGE),
         Code::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+        Code::Fenced => ("fenced", StatusCode::SERVICE_UNAVAILABLE),
         Code::NotReady => ("not_ready", StatusCode::CONFLICT),
         Code::Corrupted => ("corrupted", StatusCode::INTERNAL_SERVER_ERROR),
         Code::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),

@@ -293,6 +293,7 @@ pub(super) mod tests {
         Status {
             version: "0.1.0".to_owned(),
             ready: true,
+            error: None,
             durable_lsn: Lsn(120),
             served_lsn: Lsn(118),
             archived_lsn: Lsn(100),

@@ -13,10 +13,17 @@ pub(super) async fn live() -> &'static str {
 
 /// Reads and writes are accepted.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, ApiError> {
-    match app.platform.status()?.ready {
-        true => Ok("ready\n"),
-        false => Err(ApiError::new(Code::Unavailable, "not ready: recovering or shutting down")
-            .hint("ask again in a moment")),
+    let status = app.platform.status()?;
+    match (status.ready, status.error) {
+        (true, _) => Ok("ready\n"),
+        (false, Some(error)) => {
+            Err(ApiError::new(Code::Unavailable, format!("not ready: {error}"))
+                .hint("this instance does not recover by itself: start it again"))
+        }
+        (false, None) => {
+            Err(ApiError::new(Code::Unavailable, "not ready: recovering or shutting down")
+                .hint("ask again in a moment"))
+        }
     }
 }
 

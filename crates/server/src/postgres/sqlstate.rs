@@ -27,7 +27,7 @@ pub(super) fn sqlstate(code: Code) -> &'static str {
         Code::TooLarge => "54000",
         Code::Overloaded => "53300",
         Code::DiskFull => "53100",
-        Code::Unavailable => "57P03",
+        Code::Unavailable | Code::Fenced => "57P03",
         Code::NotReady => "55000",
         Code::Corrupted => "XX001",
         Code::Internal => "XX000",
