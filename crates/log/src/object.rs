@@ -34,8 +34,8 @@ use std::time::{Duration, Instant};
 
 /// Segments fetched at once.
 const READ_AHEAD: usize = 16;
-/// How often opening begins again because another writer was quicker.
-const OPEN_ATTEMPTS: u32 = 20;
+/// How many segments of a writer at work opening follows until it gets in between.
+const OPEN_ATTEMPTS: u32 = 1_000;
 
 /// How an [`ObjectLog`] is opened.
 #[derive(Clone, Debug)]
@@ -145,6 +145,13 @@ async fn fetch(place: Place, segment: stored::Place) -> Result<Bytes, Error> {
     found.ok_or_else(missing)
 }
 
+async fn header(place: &Place, segment: stored::Place) -> Result<Header, Error> {
+    let name = segment.name();
+    let found = place.store().get_range(&place.object(&name), 0..HEADER_BYTES as u64).await;
+    let found = found.map_err(|e| Error::io("read", &name, failed(e)))?;
+    Header::decode(&found, segment)
+}
+
 /// Puts a segment unless there is one; tells whose it is if there is.
 async fn put(place: Place, segment: stored::Place, bytes: Bytes) -> Result<Put, Error> {
     let name = segment.name();
@@ -153,8 +160,7 @@ async fn put(place: Place, segment: stored::Place, bytes: Bytes) -> Result<Put, 
     match put.await {
         Ok(_) => Ok(Put::Done),
         Err(object_store::Error::AlreadyExists { .. }) => {
-            let found = fetch(place, segment).await?;
-            Header::decode(&found, segment).map(Put::Taken)
+            header(&place, segment).await.map(Put::Taken)
         }
         Err(source) => Err(Error::io("write", &name, failed(source))),
     }
@@ -164,21 +170,65 @@ impl ObjectLog {
     /// Opens the log in `place` and takes it over from whoever has it.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::Version`], [`Error::Io`]; [`Error::Fenced`] when others opened it
-    /// again and again meanwhile.
+    /// [`Error::Corrupt`], [`Error::Version`], [`Error::Io`]; [`Error::Fenced`] when another one opened
+    /// it meanwhile.
     pub fn open(place: &Place, options: &ObjectOptions) -> Result<Self, Error> {
+        let mut end = End::look(place, options)?;
         for _ in 0..OPEN_ATTEMPTS {
-            let found = Found::look(place, options)?;
-            let marker = found.marker();
+            let marker = end.marker();
             let bytes = stored::encode(marker, &[]);
-            let (at, segment) = (place.clone(), marker.place);
-            match run("write", put(at, segment, bytes))? {
-                Put::Done => return Ok(found.opened(place, marker, options)),
-                // Somebody else went on meanwhile: look again.
-                Put::Taken(_) => {}
+            match run("write", put(place.clone(), marker.place, bytes))? {
+                Put::Done => return Self::opened(place, marker, options),
+                // Whoever has the log went on meanwhile: follow.
+                Put::Taken(header) => end = End::of(header),
             }
         }
-        Err(Error::Fenced { epoch: Found::look(place, options)?.epoch })
+        Err(Error::Fenced { epoch: end.epoch })
+    }
+
+    /// The log after its last segment, which began this opening's epoch: from now on nobody appends
+    /// but this one, or who opens it later.
+    fn opened(place: &Place, marker: Header, options: &ObjectOptions) -> Result<Self, Error> {
+        let at = place.clone();
+        let listed = run("list", async move { list(&at).await })?;
+        if let Some((later, _)) = listed.iter().rev().find(|(p, _)| p.number > marker.place.number)
+        {
+            let (at, later) = (place.clone(), *later);
+            let epoch = run("read", async move { header(&at, later).await })?.epoch;
+            return Err(Error::Fenced { epoch });
+        }
+        let head = marker.place.first.previous();
+        let (held, unwanted) = row(&listed, head)?;
+        let log = Self {
+            place: place.clone(),
+            epoch: marker.epoch,
+            writer: Mutex::new(Writer {
+                number: marker.place.number,
+                salt: marker.salt,
+                head,
+                stopped: None,
+            }),
+            state: Mutex::new(State {
+                head,
+                newest: marker.place.number,
+                segments: held,
+                ring: Ring::new(options.cache_bytes),
+            }),
+            grown: Condvar::new(),
+            read: Mutex::default(),
+            unwanted: Mutex::new(unwanted),
+        };
+        log.read_newest()?;
+        Ok(log)
+    }
+
+    /// Checks the newest commits, and keeps them for readers.
+    fn read_newest(&self) -> Result<(), Error> {
+        let Some(last) = self.state.lock().segments.back().copied() else { return Ok(()) };
+        let commits = self.segments(&[last])?;
+        let mut state = self.state.lock();
+        commits.iter().flat_map(|c| c.iter()).for_each(|c| state.ring.push(c.clone()));
+        Ok(())
     }
 
     /// The number of this opening: higher than that of every earlier one.
@@ -294,41 +344,32 @@ impl ObjectLog {
     }
 }
 
-/// What a listing says of a log.
-struct Found {
-    /// The last segment's number and salt; zero in an empty place.
+/// The last segment, after which the next one comes; number zero in an empty place.
+struct End {
     number: u64,
     salt: u64,
     epoch: u64,
     head: Lsn,
-    held: VecDeque<Held>,
-    /// The commits of the last segment.
-    newest: Vec<Commit>,
-    unwanted: Vec<String>,
 }
 
-impl Found {
+impl End {
     fn look(place: &Place, options: &ObjectOptions) -> Result<Self, Error> {
         let (place, first) = (place.clone(), options.first_lsn.max(Lsn(1)));
         run("list", async move {
-            let listed = place.list().await.map_err(|e| Error::io("list", "*.log", failed(e)))?;
-            let parse = |(name, bytes): (String, u64)| Some((stored::Place::parse(&name)?, bytes));
-            let mut listed: Vec<_> = listed.into_iter().filter_map(parse).collect();
-            listed.sort();
-            let Some((last, _)) = listed.last().copied() else {
-                let head = first.previous();
-                let (held, newest, unwanted) = (VecDeque::new(), Vec::new(), Vec::new());
-                return Ok(Self { number: 0, salt: 0, epoch: 0, head, held, newest, unwanted });
+            let listed = list(&place).await?;
+            let Some((last, _)) = listed.last() else {
+                return Ok(Self { number: 0, salt: 0, epoch: 0, head: first.previous() });
             };
-            let (header, newest) = stored::decode(&fetch(place, last).await?, last)?;
-            let head = newest.last().map_or(last.first.previous(), |commit| commit.lsn);
-            let (held, unwanted) = row(&listed, head)?;
-            let (number, salt, epoch) = (last.number, header.salt, header.epoch);
-            Ok(Self { number, salt, epoch, head, held, newest, unwanted })
+            header(&place, *last).await.map(Self::of)
         })
     }
 
-    /// The segment that begins this opening's epoch.
+    fn of(header: Header) -> Self {
+        let head = Lsn(header.place.first.0 + u64::from(header.commits)).previous();
+        Self { number: header.place.number, salt: header.salt, epoch: header.epoch, head }
+    }
+
+    /// The segment that begins the next epoch.
     fn marker(&self) -> Header {
         Header {
             place: stored::Place { number: self.number + 1, first: self.head.next() },
@@ -338,21 +379,15 @@ impl Found {
             previous_salt: self.salt,
         }
     }
+}
 
-    fn opened(self, place: &Place, marker: Header, options: &ObjectOptions) -> ObjectLog {
-        let mut ring = Ring::new(options.cache_bytes);
-        self.newest.into_iter().for_each(|commit| ring.push(commit));
-        let (number, salt, head) = (marker.place.number, marker.salt, self.head);
-        ObjectLog {
-            place: place.clone(),
-            epoch: marker.epoch,
-            writer: Mutex::new(Writer { number, salt, head, stopped: None }),
-            state: Mutex::new(State { head, newest: number, segments: self.held, ring }),
-            grown: Condvar::new(),
-            read: Mutex::default(),
-            unwanted: Mutex::new(self.unwanted),
-        }
-    }
+/// All segments that are there, in order.
+async fn list(place: &Place) -> Result<Vec<(stored::Place, u64)>, Error> {
+    let listed = place.list().await.map_err(|e| Error::io("list", "*.log", failed(e)))?;
+    let parse = |(name, bytes): (String, u64)| Some((stored::Place::parse(&name)?, bytes));
+    let mut listed: Vec<_> = listed.into_iter().filter_map(parse).collect();
+    listed.sort();
+    Ok(listed)
 }
 
 /// The unbroken row of segments that ends at the last one, and the names of those with commits that
@@ -486,7 +521,7 @@ impl Log for ObjectLog {
             match place.store().head(&place.object(&next.name())).await {
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(e) => Err(Error::io("look for", &next.name(), failed(e))),
-                Ok(_) => Header::decode(&fetch(place, next).await?, next).map(Some),
+                Ok(_) => header(&place, next).await.map(Some),
             }
         })?;
         writer.stopped = taken.map(|header| Stopped::Fenced(header.epoch));

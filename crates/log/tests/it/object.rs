@@ -164,7 +164,7 @@ fn two_writers_race(place: &Place) {
         let writers = (0..3).map(|n| {
             let options = options.clone();
             scope.spawn(move || {
-                std::thread::sleep(std::time::Duration::from_millis(n * 150));
+                std::thread::sleep(std::time::Duration::from_millis(n * 300));
                 let log = ObjectLog::open(place, &options).unwrap();
                 let mut own = Vec::new();
                 while own.len() < 400 {
