@@ -6,6 +6,7 @@
 mod careful;
 pub mod catalog;
 pub mod compile;
+mod connectors;
 pub mod dialect;
 mod error;
 mod extremes;
