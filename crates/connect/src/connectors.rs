@@ -4,6 +4,7 @@
 //! or a value that means nothing refuses `CREATE`. Systems that Kaplan has no connector for are
 //! refused by name, with the list of those that are there.
 
+use crate::kafka::KafkaSource;
 use crate::source::Source;
 use crate::{Error, Result, source};
 use kaplan_sql::catalog::SourceDef;
@@ -17,6 +18,7 @@ pub const SOURCES: [&str; 1] = ["kafka"];
 /// [`crate::Kind::Config`]: the definition is wrong.
 pub fn source(spec: source::Spec) -> Result<Box<dyn Source>> {
     match spec.def.connector.as_str() {
+        "kafka" => Ok(Box::new(KafkaSource::new(&spec)?)),
         other => Err(unknown("source", other, &SOURCES)),
     }
 }

@@ -1,10 +1,12 @@
 //! Formats and systems that events come from and go to. [`formats`] turns bytes into Arrow batches
 //! of a stream's schema, or names the row and field that are wrong; [`source`] and [`sink`] say what
-//! a connector is, and [`connectors`] which ones there are.
+//! a connector is, and [`connectors`] which ones there are; [`decode`] makes changes of records.
 
 pub mod connectors;
+pub mod decode;
 mod error;
 pub mod formats;
+pub mod kafka;
 pub mod sink;
 pub mod source;
 
