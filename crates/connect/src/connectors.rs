@@ -4,13 +4,28 @@
 //! or a value that means nothing refuses `CREATE`. Systems that Kaplan has no connector for are
 //! refused by name, with the list of those that are there.
 
-use crate::kafka::KafkaSource;
+use crate::kafka::{KafkaSink, KafkaSource};
+use crate::sink::Sink;
 use crate::source::Source;
-use crate::{Error, Result, source};
+use crate::{Error, Result, sink, source};
 use kaplan_sql::catalog::SourceDef;
 
 /// The connectors of sources.
 pub const SOURCES: [&str; 1] = ["kafka"];
+
+/// The connectors of sinks.
+pub const SINKS: [&str; 1] = ["kafka"];
+
+/// Makes a sink, without connecting.
+///
+/// # Errors
+/// [`crate::Kind::Config`]: the definition is wrong.
+pub fn sink(spec: sink::Spec) -> Result<Box<dyn Sink>> {
+    match spec.def.connector.as_str() {
+        "kafka" => Ok(Box::new(KafkaSink::new(spec)?)),
+        other => Err(unknown("sink", other, &SINKS)),
+    }
+}
 
 /// Makes a source, without connecting.
 ///

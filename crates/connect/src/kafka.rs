@@ -3,8 +3,10 @@
 //! Partitions are assigned, not subscribed to: their offsets are in Kaplan's own commits, and no
 //! consumer group decides anything. Every `properties.*` goes to librdkafka as it is.
 
+mod sink;
 mod source;
 
+pub use sink::KafkaSink;
 pub use source::KafkaSource;
 
 use crate::{Error, Result};
@@ -71,6 +73,14 @@ fn refuse_unknown(options: &BTreeMap<String, String>, known: &[&str]) -> Result<
             .hint(format!("its options are {}, and properties.*", known.join(", ")))),
         None => Ok(()),
     }
+}
+
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let lost = |_| Error::unavailable("a task was lost");
+    tokio::task::spawn_blocking(work).await.map_err(lost)?
 }
 
 /// What went wrong at the brokers.

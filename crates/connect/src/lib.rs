@@ -4,9 +4,11 @@
 
 pub mod connectors;
 pub mod decode;
+pub mod encode;
 mod error;
 pub mod formats;
 pub mod kafka;
+mod position;
 pub mod sink;
 pub mod source;
 

@@ -488,25 +488,31 @@ async fn drop_sources(
         let attached = def.targets.iter().filter(|t| t.upstream.is_some());
         let attached: BTreeSet<u32> = attached.map(|t| t.stream.0).collect();
         if !attached.is_empty() && !drop.cascade {
-            return Err(read_by(&stored, &full, &attached));
+            return Err(read_by(&stored, &full, &attached, &BTreeSet::new()));
         }
         ids.extend(def.targets.iter().map(|t| t.stream.0));
         ids.insert(def.errors.0);
         names.push(full);
     }
     let others = names::dependents(&stored, &ids);
-    if !others.is_empty() && !drop.cascade {
-        return Err(read_by(&stored, &names.join(", "), &others));
+    if is_read(&stored, &ids, &others) && !drop.cascade {
+        return Err(read_by(&stored, &names.join(", "), &others, &ids));
     }
     ids.extend(others);
     notices.extend(remove_all(inner, &mut stored, ids).await?);
     Ok(Outcome::Done { tag: "DROP SOURCE".into(), lsn: None, notices })
 }
 
-/// The error of something that others read.
-fn read_by(catalog: &Catalog, name: &str, others: &BTreeSet<u32>) -> Error {
-    let readers: Vec<&str> =
-        others.iter().filter_map(|id| names::numbered(catalog, *id)).map(Named::name).collect();
+/// Whether a relation or sink reads what is to go.
+fn is_read(catalog: &Catalog, ids: &BTreeSet<u32>, others: &BTreeSet<u32>) -> bool {
+    !others.is_empty() || sinks::readers(catalog, ids).next().is_some()
+}
+
+/// The error of something that others read: relations, and sinks that read `ids`.
+fn read_by(catalog: &Catalog, name: &str, others: &BTreeSet<u32>, ids: &BTreeSet<u32>) -> Error {
+    let relations = others.iter().filter_map(|id| names::numbered(catalog, *id)).map(Named::name);
+    let sinks = sinks::readers(catalog, ids).map(|s| s.name.as_str());
+    let readers: Vec<&str> = relations.chain(sinks).collect();
     let message = format!("{name} is read by {}", readers.join(", "));
     Error::new(Code::Dependency, message)
         .hint("drop those first, or add CASCADE to drop all of them")
@@ -551,8 +557,8 @@ async fn drop_relations(
         }
     }
     let others = names::dependents(&stored, &ids);
-    if !others.is_empty() && !drop.cascade {
-        return Err(read_by(&stored, &drop.names.join(", "), &others));
+    if is_read(&stored, &ids, &others) && !drop.cascade {
+        return Err(read_by(&stored, &drop.names.join(", "), &others, &ids));
     }
     ids.extend(others);
     notices.extend(remove_all(inner, &mut stored, ids).await?);
@@ -573,6 +579,7 @@ async fn remove_all(
 ) -> Result<Vec<String>> {
     let mut next = stored.clone();
     let sources = sources::detach(&mut next, &mut ids);
+    let sinks = sinks::detach(&mut next, &ids);
     let gone = |id: u32| ids.contains(&id);
     let streams: Vec<StreamDef> =
         stored.streams.values().filter(|s| gone(s.id.0)).cloned().collect();
@@ -584,6 +591,7 @@ async fn remove_all(
     next.dropped.extend(streams.iter().map(|s| s.id));
     inner.keep(stored, next)?;
     let notices = sources::retire(inner, &sources).await;
+    sinks::retire(inner, &sinks).await;
     for view in views {
         views::remove(inner, &view.name).await?;
     }

@@ -7,7 +7,7 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, Outcome, Producer, Result, RowSet, Session, Settings,
-    Status, ViewRead, catalog, recover, rows, runs, sources, statements, status, views,
+    Status, ViewRead, catalog, recover, rows, runs, sinks, sources, statements, status, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -59,6 +59,7 @@ pub(crate) struct Inner {
     pub batches: Arc<Store>,
     pub runs: runs::Runs,
     pub sources: sources::Sources,
+    pub sinks: sinks::Sinks,
     pub session: SessionContext,
     pub progress: tokio::sync::Mutex<Progress>,
     pub archived: watch::Sender<Lsn>,
@@ -242,6 +243,7 @@ impl Platform {
             batches: Arc::new(Store::open(&dir.join("batch"))?),
             runs: runs::Runs::open(&dir)?,
             sources: sources::Sources::default(),
+            sinks: sinks::Sinks::default(),
             archived: watch::Sender::new(progress.archived_through),
             progress: tokio::sync::Mutex::new(progress),
             definitions: RwLock::new(Arc::new(stored.clone())),
@@ -278,6 +280,7 @@ impl Platform {
             return Ok(());
         }
         inner.sources.stop_all().await;
+        inner.sinks.0.stop_all().await;
         let sequencer = inner.sequencer.clone();
         archiver::blocking(move || {
             sequencer.stop();
@@ -390,6 +393,7 @@ impl Inner {
             runtime.spawn(runs::schedules(Arc::clone(self))),
         ];
         sources::restore(self)?;
+        sinks::restore(self)?;
         self.ready.store(true, Ordering::SeqCst);
         Ok(())
     }

@@ -11,7 +11,8 @@ mod ledger;
 mod runner;
 mod shown;
 
-pub(crate) use shown::{create_text, rows as show};
+pub(crate) use runner::{Backoff, until};
+pub(crate) use shown::{create_text, format_text, options_text, rows as show, time_text};
 
 use crate::definitions::{add_streams, number, taken};
 use crate::names;
@@ -36,7 +37,7 @@ pub(crate) struct Running {
     pub status: Mutex<Status>,
     /// Wakes the task: its definition may have changed.
     pub wake: Notify,
-    stopped: tokio::sync::watch::Sender<bool>,
+    pub stopped: tokio::sync::watch::Sender<bool>,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -81,14 +82,25 @@ pub(crate) struct Status {
     /// Records kept in the ledger since start.
     pub rejected: u64,
     pub lag: Option<source::Lag>,
+    /// Of a sink: the last LSN that its other side has.
+    pub lsn: kaplan_base::Lsn,
 }
 
 impl Running {
-    fn set(&self, state: State, now_us: i64) {
+    pub fn set(&self, state: State, now_us: i64) {
         let mut status = self.status.lock();
         if status.state != state || status.since_us == 0 {
             (status.state, status.since_us) = (state, now_us);
         }
+    }
+}
+
+impl Running {
+    /// Notes an error, and whether the task can hope to get over it alone.
+    pub fn failed(&self, error: &Error, now_us: i64) {
+        self.status.lock().last_error = Some(error.to_string());
+        let stuck = matches!(error.code, Code::NotReady | Code::InvalidValue);
+        self.set(if stuck { State::Stuck } else { State::Retrying }, now_us);
     }
 }
 
@@ -390,19 +402,28 @@ pub(crate) fn restore(inner: &Arc<Inner>) -> Result<()> {
 
 /// Starts one source's task.
 fn start(inner: &Arc<Inner>, id: u32) -> Result<()> {
-    let running = Arc::new(Running {
-        status: Mutex::default(),
-        wake: Notify::new(),
-        stopped: tokio::sync::watch::Sender::new(false),
-        task: Mutex::default(),
-    });
-    inner.sources.0.lock().insert(id, Arc::clone(&running));
-    let task = runner::run(Arc::clone(inner), id, Arc::clone(&running));
-    *running.task.lock() = Some(inner.task(task)?);
-    Ok(())
+    inner.sources.start(inner, id, |running| runner::run(Arc::clone(inner), id, running))
 }
 
 impl Sources {
+    /// Starts a task and remembers it.
+    pub fn start<T: Future<Output = ()> + Send + 'static>(
+        &self,
+        inner: &Inner,
+        id: u32,
+        task: impl FnOnce(Arc<Running>) -> T,
+    ) -> Result<()> {
+        let running = Arc::new(Running {
+            status: Mutex::default(),
+            wake: Notify::new(),
+            stopped: tokio::sync::watch::Sender::new(false),
+            task: Mutex::default(),
+        });
+        self.0.lock().insert(id, Arc::clone(&running));
+        *running.task.lock() = Some(inner.task(task(Arc::clone(&running)))?);
+        Ok(())
+    }
+
     /// Lets a source look at its definition.
     pub fn wake(&self, id: u32) {
         if let Some(running) = self.0.lock().get(&id) {

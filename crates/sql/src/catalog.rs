@@ -28,6 +28,8 @@ pub struct Catalog {
     pub sources: BTreeMap<String, SourceDef>,
     /// Sinks by name.
     pub sinks: BTreeMap<String, SinkDef>,
+    /// The platform's own id, once something outside needs to tell it from others.
+    pub platform: String,
     /// Schemas besides `public`.
     pub schemas: BTreeSet<String>,
     /// Databases besides the one that there is; they are names for it.

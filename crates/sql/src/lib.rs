@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod compile;
 mod connectors;
 pub mod dialect;
+mod emit;
 mod error;
 mod extremes;
 pub mod functions;

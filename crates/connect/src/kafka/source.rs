@@ -8,7 +8,7 @@
 //! rows in silence. With `scan.on.gap = 'skip'` it goes on at the first record that is there, and
 //! says so in the ledger.
 
-use super::{ASK, client, needed, refuse_unknown, trouble};
+use super::{ASK, blocking, client, needed, refuse_unknown, trouble};
 use crate::decode::{Decoder, Layout, OPTIONS, Record};
 use crate::source::{
     Lag, MAX_PARCEL_BYTES, MAX_PARCEL_ROWS, POLL_WAIT, Parcel, Positions, Rejected, Source, Spec,
@@ -273,14 +273,6 @@ impl KafkaSource {
         }
         Ok(())
     }
-}
-
-/// Runs blocking work off the async threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let lost = |_| Error::unavailable("a task was lost");
-    tokio::task::spawn_blocking(work).await.map_err(lost)?
 }
 
 fn bounds(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (u64, u64)>> {

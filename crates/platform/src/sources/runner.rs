@@ -57,10 +57,7 @@ pub async fn run(inner: Arc<Inner>, id: u32, running: Arc<Running>) {
                 Some(Ok(End::Changed)) => continue,
                 Some(Err(error)) => {
                     tracing::warn!(source = def.name, %error, "a source waits after an error");
-                    let stuck = error.code == Code::NotReady;
-                    running.status.lock().last_error = Some(error.to_string());
-                    let state = if stuck { State::Stuck } else { State::Retrying };
-                    running.set(state, inner.clock.now_us());
+                    running.failed(&error, inner.clock.now_us());
                     backoff.next()
                 }
             }
@@ -78,7 +75,7 @@ pub async fn run(inner: Arc<Inner>, id: u32, running: Arc<Running>) {
 }
 
 /// A future's answer, unless the source is told to stop before.
-async fn until<T>(
+pub async fn until<T>(
     stopped: &mut tokio::sync::watch::Receiver<bool>,
     work: impl Future<Output = T>,
 ) -> Option<T> {

@@ -10,5 +10,6 @@ mod definitions;
 mod functions;
 mod kafka;
 mod lifecycle;
+mod sinks;
 mod support;
 mod types;
