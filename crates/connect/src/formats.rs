@@ -106,7 +106,12 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    fn new(message: impl Into<String>) -> Self {
+    /// Names the row, counted from 1.
+    pub(crate) fn at_row(self, row: u64) -> Self {
+        Self { row: Some(row), ..self }
+    }
+
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, row: None, field: None }
     }
 
@@ -115,12 +120,12 @@ impl DecodeError {
         Self { row: Some(row), ..Self::new(format!("row {row}: {message}")) }
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    fn field(mut self, field: &str) -> Self {
+    pub(crate) fn field(mut self, field: &str) -> Self {
         self.field = Some(field.to_owned());
         self
     }

@@ -1,4 +1,15 @@
-//! Formats and systems that events come from. [`formats`] turns bytes into Arrow batches of a
-//! stream's schema, or names the row and field that are wrong.
+//! Formats and systems that events come from and go to. [`formats`] turns bytes into Arrow batches
+//! of a stream's schema, or names the row and field that are wrong; [`source`] and [`sink`] say what
+//! a connector is, and [`connectors`] which ones there are; [`decode`] makes changes of records.
 
+pub mod connectors;
+pub mod decode;
+pub mod encode;
+mod error;
 pub mod formats;
+pub mod kafka;
+mod position;
+pub mod sink;
+pub mod source;
+
+pub use error::{Error, Kind, Result};

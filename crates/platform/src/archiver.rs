@@ -83,6 +83,17 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
         for (id, (sequence, lsn)) in inner.sequencer.producers(through) {
             next.producers.insert(id, Producer { sequence, lsn });
         }
+        // As of exactly this commit: if the log is ever lost, sources read again what went with it.
+        for commit in &commits {
+            if let Some(p) = &commit.producer {
+                let (sequence, lsn) = (p.sequence, commit.lsn);
+                next.producers.insert(p.id.clone(), Producer { sequence, lsn });
+            }
+        }
+        {
+            let catalog = inner.definitions.read();
+            next.producers.retain(|id, _| !catalog.is_orphan(id));
+        }
         inner.lake.set_progress(&next).await?;
         *progress = next;
         inner.archived.send_replace(through);

@@ -58,7 +58,7 @@ async fn submit(inner: &Inner, def: &StreamDef, change: &Change) -> Result<Ack> 
     let write =
         |rows: &Vec<RecordBatch>, kind| StreamWrite { stream: def.id, rows: rows.clone(), kind };
     let writes = vec![write(&change.old, WriteKind::Remove), write(&change.new, WriteKind::Insert)];
-    inner.sequencer.submit(WriteRequest { writes, producer: None }).await
+    inner.sequencer.submit(WriteRequest { writes, ..WriteRequest::default() }).await
 }
 
 fn quoted(name: &str) -> String {

@@ -6,7 +6,9 @@ use crate::names::{self, Named};
 use crate::platform::Inner;
 use crate::rows;
 use crate::statements::{done, noticed, wrote};
-use crate::{Code, Error, Outcome, Result, Session, query, recover, views, writes};
+use crate::{
+    Code, Error, Outcome, Result, Session, catalog, query, recover, sinks, sources, views, writes,
+};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::{
     Catalog, ColumnDef, IndexDef, OnConflict, OnViolation, PlainViewDef, StreamDef, ViewDef,
@@ -51,7 +53,8 @@ pub(crate) async fn create_stream(
     }
     let mut stored = inner.catalog.lock().await;
     create.name = names::new_name(&stored, session, &create.name)?;
-    let exists = names::find(&stored, &create.name).is_some();
+    let source = stored.sources.contains_key(&create.name);
+    let exists = source || names::find(&stored, &create.name).is_some();
     if exists && create.if_not_exists {
         return Ok(skipped(tag, &create.name));
     }
@@ -68,10 +71,6 @@ pub(crate) async fn create_stream(
     let mut next = stored.clone();
     let mut new = Vec::new();
     let head = inner.log.head();
-    let number = |next: &mut Catalog| {
-        next.next_id += 1;
-        StreamId(next.next_id)
-    };
     if quarantines && !kept {
         new.push(quarantine_stream(quarantine, number(&mut next), head));
     }
@@ -85,8 +84,14 @@ pub(crate) async fn create_stream(
     Ok(done(tag))
 }
 
+/// The next free number.
+pub(crate) fn number(catalog: &mut Catalog) -> StreamId {
+    catalog.next_id += 1;
+    StreamId(catalog.next_id)
+}
+
 /// Keeps a catalog with new streams and lets everyone know them.
-async fn add_streams(
+pub(crate) async fn add_streams(
     inner: &Arc<Inner>,
     stored: &mut Catalog,
     next: Catalog,
@@ -377,6 +382,8 @@ pub(crate) async fn drop(
     match drop.object {
         Object::Index => drop_indexes(inner, session, drop).await,
         Object::Schema | Object::Database => drop_namespaces(inner, drop).await,
+        Object::Source => drop_sources(inner, session, drop).await,
+        Object::Sink => sinks::drop(inner, session, drop).await,
         _ => drop_relations(inner, session, drop).await,
     }
 }
@@ -457,7 +464,58 @@ async fn empty_schema(inner: &Arc<Inner>, schema: &str, cascade: bool) -> Result
             .hint("drop those first, or add CASCADE to drop all of them"));
     }
     let ids = ids.union(&names::dependents(&stored, &ids)).copied().collect();
-    remove_all(inner, &mut stored, &ids).await
+    remove_all(inner, &mut stored, ids).await.map(|_| ())
+}
+
+/// `DROP SOURCE a, b`: with the streams that they fill and their ledgers.
+async fn drop_sources(
+    inner: &Arc<Inner>,
+    session: &Session,
+    drop: DropRelations,
+) -> Result<Outcome> {
+    let mut stored = inner.catalog.lock().await;
+    let (mut ids, mut notices, mut names) = (BTreeSet::new(), Vec::new(), Vec::new());
+    for name in &drop.names {
+        let full = names::resolve(&stored, session, name);
+        let Some(def) = stored.sources.get(&full) else {
+            if !drop.if_exists {
+                return Err(sources::unknown(&stored, &full));
+            }
+            notices.push(format!("source \"{full}\" does not exist, skipping"));
+            continue;
+        };
+        // Tables that were attached to it are tables of their own.
+        let attached = def.targets.iter().filter(|t| t.upstream.is_some());
+        let attached: BTreeSet<u32> = attached.map(|t| t.stream.0).collect();
+        if !attached.is_empty() && !drop.cascade {
+            return Err(read_by(&stored, &full, &attached, &BTreeSet::new()));
+        }
+        ids.extend(def.targets.iter().map(|t| t.stream.0));
+        ids.insert(def.errors.0);
+        names.push(full);
+    }
+    let others = names::dependents(&stored, &ids);
+    if is_read(&stored, &ids, &others) && !drop.cascade {
+        return Err(read_by(&stored, &names.join(", "), &others, &ids));
+    }
+    ids.extend(others);
+    notices.extend(remove_all(inner, &mut stored, ids).await?);
+    Ok(Outcome::Done { tag: "DROP SOURCE".into(), lsn: None, notices })
+}
+
+/// Whether a relation or sink reads what is to go.
+fn is_read(catalog: &Catalog, ids: &BTreeSet<u32>, others: &BTreeSet<u32>) -> bool {
+    !others.is_empty() || sinks::readers(catalog, ids).next().is_some()
+}
+
+/// The error of something that others read: relations, and sinks that read `ids`.
+fn read_by(catalog: &Catalog, name: &str, others: &BTreeSet<u32>, ids: &BTreeSet<u32>) -> Error {
+    let relations = others.iter().filter_map(|id| names::numbered(catalog, *id)).map(Named::name);
+    let sinks = sinks::readers(catalog, ids).map(|s| s.name.as_str());
+    let readers: Vec<&str> = relations.chain(sinks).collect();
+    let message = format!("{name} is read by {}", readers.join(", "));
+    Error::new(Code::Dependency, message)
+        .hint("drop those first, or add CASCADE to drop all of them")
 }
 
 async fn drop_relations(
@@ -499,15 +557,11 @@ async fn drop_relations(
         }
     }
     let others = names::dependents(&stored, &ids);
-    if !others.is_empty() && !drop.cascade {
-        let readers: Vec<&str> =
-            others.iter().filter_map(|id| names::numbered(&stored, *id)).map(Named::name).collect();
-        let message = format!("{} is read by {}", drop.names.join(", "), readers.join(", "));
-        return Err(Error::new(Code::Dependency, message)
-            .hint("drop those first, or add CASCADE to drop all of them"));
+    if is_read(&stored, &ids, &others) && !drop.cascade {
+        return Err(read_by(&stored, &drop.names.join(", "), &others, &ids));
     }
     ids.extend(others);
-    remove_all(inner, &mut stored, &ids).await?;
+    notices.extend(remove_all(inner, &mut stored, ids).await?);
     let tag = match drop.object {
         Object::Stream => "DROP STREAM",
         Object::Table => "DROP TABLE",
@@ -517,9 +571,15 @@ async fn drop_relations(
     Ok(Outcome::Done { tag: tag.into(), lsn: None, notices })
 }
 
-/// Drops relations by number, together with their indexes.
-async fn remove_all(inner: &Arc<Inner>, stored: &mut Catalog, ids: &BTreeSet<u32>) -> Result<()> {
+/// Drops relations by number, together with their indexes and the sources that fill nothing else.
+async fn remove_all(
+    inner: &Arc<Inner>,
+    stored: &mut Catalog,
+    mut ids: BTreeSet<u32>,
+) -> Result<Vec<String>> {
     let mut next = stored.clone();
+    let sources = sources::detach(&mut next, &mut ids);
+    let sinks = sinks::detach(&mut next, &ids);
     let gone = |id: u32| ids.contains(&id);
     let streams: Vec<StreamDef> =
         stored.streams.values().filter(|s| gone(s.id.0)).cloned().collect();
@@ -530,6 +590,8 @@ async fn remove_all(inner: &Arc<Inner>, stored: &mut Catalog, ids: &BTreeSet<u32
     next.indexes.retain(|_, i| !gone(i.on));
     next.dropped.extend(streams.iter().map(|s| s.id));
     inner.keep(stored, next).await?;
+    let notices = sources::retire(inner, &sources).await;
+    sinks::retire(inner, &sinks).await;
     for view in views {
         views::remove(inner, &view.name).await?;
     }
@@ -541,5 +603,5 @@ async fn remove_all(inner: &Arc<Inner>, stored: &mut Catalog, ids: &BTreeSet<u32
         inner.streams.drop_stream(def.id);
         inner.lake.drop_table(&table).await?;
     }
-    Ok(())
+    Ok(notices)
 }

@@ -20,6 +20,8 @@ mod runs;
 mod sequencer;
 mod settings;
 mod show;
+mod sinks;
+mod sources;
 mod statements;
 mod status;
 mod verify;

@@ -7,7 +7,7 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, Outcome, Producer, Result, RowSet, Session, Settings,
-    Status, ViewRead, catalog, recover, rows, runs, statements, status, views,
+    Status, ViewRead, catalog, recover, rows, runs, sinks, sources, statements, status, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -19,8 +19,8 @@ use kaplan_log::{LocalLog, Log, ObjectLog, ObjectOptions, Options};
 use kaplan_speed::checkpoint::Checkpoints;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
-use kaplan_sql::catalog::{Catalog, StreamDef};
 use kaplan_store::{Document, Place};
+use kaplan_sql::catalog::{Catalog, PRODUCER_PREFIX, StreamDef};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub batches: Arc<Store>,
     pub checkpoints: Checkpoints,
     pub runs: runs::Runs,
+    pub sources: sources::Sources,
+    pub sinks: sinks::Sinks,
     pub session: SessionContext,
     pub progress: tokio::sync::Mutex<Progress>,
     pub archived: watch::Sender<Lsn>,
@@ -282,6 +284,7 @@ impl Platform {
             checkpoints: Checkpoints::new(place.below("speed"), epoch),
             runs: runs::Runs::open(&place, epoch).await?,
             catalog_file,
+            sources: sources::Sources::default(),
             archived: watch::Sender::new(progress.archived_through),
             progress: tokio::sync::Mutex::new(progress),
             definitions: RwLock::new(Arc::new(stored.clone())),
@@ -317,6 +320,8 @@ impl Platform {
         if !inner.ready.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
+        inner.sources.stop_all().await;
+        inner.sinks.0.stop_all().await;
         let sequencer = inner.sequencer.clone();
         archiver::blocking(move || {
             sequencer.stop();
@@ -382,7 +387,13 @@ impl Platform {
         let complete = |batch| rows::with_generated(&self.inner, &def, batch);
         let batches = batches.into_iter().map(complete).collect::<Result<_>>()?;
         let writes = vec![StreamWrite { stream: def.id, rows: batches, kind }];
-        let request = WriteRequest { writes, producer };
+        if let Some(producer) = producer.as_ref().filter(|p| p.id.starts_with(PRODUCER_PREFIX)) {
+            let message = format!("the producer id {:?} is reserved", producer.id);
+            return Err(Error::new(Code::InvalidInput, message)
+                .field("producer")
+                .hint(format!("ids that begin with {PRODUCER_PREFIX} belong to sources")));
+        }
+        let request = WriteRequest { writes, producer, after: None };
         self.inner.sequencer.submit(request).await.map_err(|e| match e.stream {
             Some(_) => e,
             None => e.stream(stream),
@@ -429,8 +440,18 @@ impl Inner {
             runtime.spawn(views::checkpoints(Arc::clone(self))),
             runtime.spawn(runs::schedules(Arc::clone(self))),
         ];
+        sources::restore(self)?;
+        sinks::restore(self)?;
         self.ready.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Runs a task on the query threads; whoever holds the handle sees to its end.
+    pub fn task(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<tokio::task::JoinHandle<()>> {
+        Ok(self.runtime.handle()?.spawn(task))
     }
 
     /// Runs a task on the query threads until it ends or the platform is dropped.

@@ -105,7 +105,7 @@ pub async fn state(
         history(&mut state, def, streams, lake, progress, session).await?;
     }
     state.absorb_time(progress.time_us);
-    for (id, producer) in &progress.producers {
+    for (id, producer) in progress.producers.iter().filter(|(id, _)| !catalog.is_orphan(id)) {
         state.absorb_producer(id, producer.sequence, producer.lsn);
     }
     let mut position = progress.archived_through;

@@ -64,7 +64,8 @@ pub(crate) async fn show(inner: &Inner, session: &Session, show: Show) -> Result
             let view = view.map(|v| names::resolve(&catalog, session, &v));
             batch_runs(inner, view.as_deref(), lsn)
         }
-        Show::Sources | Show::Sinks => text_rows(&["name"], Vec::new(), lsn),
+        Show::Sources => crate::sources::show(inner, lsn),
+        Show::Sinks => crate::sinks::show(inner, lsn),
         Show::Schemas => {
             let mut all: Vec<&str> = catalog.schemas.iter().map(String::as_str).collect();
             all.push("public");
@@ -116,7 +117,15 @@ pub(crate) async fn show(inner: &Inner, session: &Session, show: Show) -> Result
         }
         Show::Create(object, name) => {
             let name = names::resolve(&catalog, session, &name);
-            let text = create_text(&catalog, object, &name)?;
+            let text = match object {
+                Object::Source => {
+                    let unknown = || crate::sources::unknown(&catalog, &name);
+                    let def = catalog.sources.get(&name).ok_or_else(unknown)?;
+                    crate::sources::create_text(&catalog, def)
+                }
+                Object::Sink => crate::sinks::create_text(&catalog, &name)?,
+                object => create_text(&catalog, object, &name)?,
+            };
             text_rows(&["name", "create"], vec![vec![Some(name), Some(text)]], lsn)
         }
     }
@@ -129,7 +138,11 @@ fn create_text(
 ) -> Result<String> {
     let found = names::find(catalog, name).ok_or_else(|| names::unknown(catalog, name))?;
     match (found, object) {
-        (Named::Stream(def), Object::Stream | Object::Table) => Ok(stream_text(def)),
+        (Named::Stream(def), Object::Stream | Object::Table) => {
+            let source = catalog.source_of(def.id).filter(|s| s.name == def.name);
+            let text = |source| crate::sources::create_text(catalog, source);
+            Ok(source.map_or_else(|| stream_text(def), text))
+        }
         (Named::View(def), Object::View) => Ok(view_text(def)),
         (Named::Plain(def), Object::View) => Ok(plain_text(def)),
         (Named::Stream(_), _) => {
@@ -224,12 +237,13 @@ fn plain_text(def: &PlainViewDef) -> String {
 }
 
 /// A name as it is written; the dot between a schema and a name stays one.
-fn quote(name: &str) -> String {
+pub(crate) fn quote(name: &str) -> String {
     let plain = name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '.'));
     if plain { name.into() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-fn stream_text(def: &StreamDef) -> String {
+/// What stands in the parentheses of `CREATE TABLE`.
+pub(crate) fn column_parts(def: &StreamDef) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     let list = |names: &[String]| names.iter().map(|n| quote(n)).collect::<Vec<_>>().join(", ");
     for column in &def.columns {
@@ -266,6 +280,11 @@ fn stream_text(def: &StreamDef) -> String {
         let (name, condition) = (quote(&check.name), &check.condition);
         parts.push(format!("CONSTRAINT {name} CHECK ({condition}) ON VIOLATION {action}"));
     }
+    parts
+}
+
+fn stream_text(def: &StreamDef) -> String {
+    let parts = column_parts(def);
     let kind = if def.append_only { "STREAM" } else { "TABLE" };
     let end = match def.on_conflict {
         OnConflict::Overwrite => "",

@@ -86,6 +86,12 @@ async fn statement(
         Statement::CreateStream(create) => {
             definitions::create_stream(inner, session, create).await?
         }
+        Statement::CreateSource(create) => crate::sources::create(inner, session, *create).await?,
+        Statement::CreateSink(create) => crate::sinks::create(inner, session, *create).await?,
+        Statement::AlterConnector(alter) if alter.sink => {
+            crate::sinks::alter(inner, session, &alter).await?
+        }
+        Statement::AlterConnector(alter) => crate::sources::alter(inner, session, &alter).await?,
         Statement::CreateTableAs(create) => {
             definitions::create_table_as(inner, session, create).await?
         }

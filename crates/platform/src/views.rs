@@ -69,7 +69,7 @@ impl Inner {
         })
     }
 
-    fn history(&self) -> History {
+    pub fn history(&self) -> History {
         History {
             lake: self.lake.clone(),
             log: Arc::clone(&self.log),

@@ -31,7 +31,7 @@ pub(crate) async fn submit(
     kind: WriteKind,
 ) -> Result<Ack> {
     let writes = vec![StreamWrite { stream: def.id, rows, kind }];
-    inner.sequencer.submit(WriteRequest { writes, producer: None }).await
+    inner.sequencer.submit(WriteRequest { writes, ..WriteRequest::default() }).await
 }
 
 pub(crate) fn refuse(what: &str, hint: &str) -> Error {

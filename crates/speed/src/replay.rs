@@ -80,6 +80,24 @@ pub async fn resume(
     from_log(history, view, head).await
 }
 
+/// Brings a circuit to exactly this commit, from the log as far as it is there, else from the lake.
+pub async fn reach(
+    history: &History,
+    mut view: Attached,
+    to: Lsn,
+    archived: &(dyn Fn() -> Lsn + Send + Sync),
+) -> Result<Attached> {
+    let progress = Progress::default();
+    loop {
+        view = from_log(history, view, to).await?;
+        if view.lsn >= to {
+            return Ok(view);
+        }
+        // The log begins later: what it lacks is in the lake.
+        view = from_lake(history, view, to.min(archived()), &progress).await?;
+    }
+}
+
 /// Feeds the rows of the lake after the view's position and up to `to`.
 async fn from_lake(
     history: &History,

@@ -2,6 +2,10 @@
 //! that is replaced atomically, so a statement that was acknowledged is there after a restart.
 //! Types are kept in their SQL spelling and planned again on open.
 
+pub use super::connectors::{
+    FormatDef, Include, IncludeDef, MASK, PRODUCER_PREFIX, SinkDef, SourceDef, TargetDef,
+    is_secret, shown,
+};
 use kaplan_base::{Lsn, StreamId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +24,12 @@ pub struct Catalog {
     pub plain_views: BTreeMap<String, PlainViewDef>,
     /// Indexes by name. They are recorded and change no plan.
     pub indexes: BTreeMap<String, IndexDef>,
+    /// Sources by name.
+    pub sources: BTreeMap<String, SourceDef>,
+    /// Sinks by name.
+    pub sinks: BTreeMap<String, SinkDef>,
+    /// The platform's own id, once something outside needs to tell it from others.
+    pub platform: String,
     /// Schemas besides `public`.
     pub schemas: BTreeSet<String>,
     /// Databases besides the one that there is; they are names for it.

@@ -6,7 +6,9 @@
 mod careful;
 pub mod catalog;
 pub mod compile;
+mod connectors;
 pub mod dialect;
+mod emit;
 mod error;
 mod extremes;
 pub mod functions;

@@ -327,7 +327,7 @@ impl OptimizerRule for EliminateNever {
 }
 
 /// The rules that a view's plan goes through before it is lowered.
-fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     let optimizer = Optimizer::with_rules(rules());
     let mut options = ConfigOptions::default();
     // Left to physical planning otherwise, where no circuit sees them.

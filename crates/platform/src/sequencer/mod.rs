@@ -192,6 +192,15 @@ impl Sequencer {
         self.0.shared.failed.lock().clone()
     }
 
+    /// The last sequence of each producer whose id begins so, as far as durable.
+    #[must_use]
+    pub fn producers_like(&self, prefix: &str) -> Vec<(String, u64)> {
+        let seen = self.0.shared.seen.lock();
+        let from = seen.producers.range(prefix.to_owned()..);
+        let found = from.take_while(|(id, _)| id.starts_with(prefix));
+        found.map(|(id, (sequence, _))| (id.clone(), *sequence)).collect()
+    }
+
     /// Takes nothing more, commits what waits, and returns when the thread has ended. Blocks.
     pub fn stop(&self) {
         self.0.shared.queue.close(stopped());

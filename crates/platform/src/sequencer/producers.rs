@@ -2,11 +2,13 @@
 //! answered with the last commit, which is at or after the one that held the original.
 //!
 //! A producer is forgotten only when [`MAX_PRODUCERS`] are known and it has been silent for
-//! [`PRODUCER_EXPIRY_US`]; when none can be forgotten, a new one is refused.
+//! [`PRODUCER_EXPIRY_US`]; when none can be forgotten, a new one is refused. The positions of sources
+//! are never forgotten: to read a topic again because it was silent would count its rows twice.
 
 use crate::{Code, Error, Producer, Result};
 use kaplan_base::Lsn;
 use kaplan_log::MAX_PRODUCER_BYTES;
+use kaplan_sql::catalog::PRODUCER_PREFIX;
 use std::collections::{BTreeMap, HashMap};
 
 /// Most producers that are remembered.
@@ -37,6 +39,19 @@ impl Producers {
     pub fn seen(&self, producer: &Producer) -> Option<Lsn> {
         let last = self.last.get(&producer.id)?;
         (producer.sequence <= last.sequence).then_some(last.lsn)
+    }
+
+    /// Refuses a source's write that does not continue the last one.
+    pub fn check_after(&self, producer: &Producer, after: u64) -> Result<()> {
+        let last = self.last.get(&producer.id).map_or(0, |last| last.sequence);
+        if last == after && producer.sequence > after {
+            return Ok(());
+        }
+        let message = format!(
+            "{} stands at {last}, and the write goes from {after} to {}",
+            producer.id, producer.sequence
+        );
+        Err(Error::new(Code::Conflict, message).hint("begin again at the position that is durable"))
     }
 
     /// Stages a producer's write.
@@ -98,7 +113,9 @@ impl Producers {
             return Ok(());
         }
         let since = now_us.saturating_sub(PRODUCER_EXPIRY_US);
-        self.forgotten.extend(self.last.extract_if(|_, l| l.time_us < since).map(|(id, _)| id));
+        let expired =
+            |id: &String, last: &mut Last| last.time_us < since && !id.starts_with(PRODUCER_PREFIX);
+        self.forgotten.extend(self.last.extract_if(expired).map(|(id, _)| id));
         if self.last.len() < MAX_PRODUCERS {
             return Ok(());
         }

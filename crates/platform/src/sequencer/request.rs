@@ -10,12 +10,16 @@ use std::fmt::Display;
 use std::time::Duration;
 
 /// Rows for one or several streams that become one atomic commit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WriteRequest {
     /// The writes, resolved in this order.
     pub writes: Vec<StreamWrite>,
     /// Who sends it, where a retry must count once.
     pub producer: Option<Producer>,
+    /// Of a source: the producer's last sequence before this one, 0 when there is none. Any other is
+    /// refused with [`Code::Conflict`], so that no two readers of one split count its rows twice;
+    /// and there is a commit even when nothing changes, since it holds the position.
+    pub after: Option<u64>,
 }
 
 /// Rows for one stream.

@@ -194,6 +194,9 @@ impl State {
         self.time_us = self.time_us.max(now_us);
         if let Some(producer) = &request.producer {
             check_id(producer)?;
+            if let Some(after) = request.after {
+                self.producers.check_after(producer, after)?;
+            }
             if let Some(lsn) = self.producers.seen(producer) {
                 return Ok(self.repeat(&request, lsn));
             }
@@ -202,7 +205,7 @@ impl State {
         for write in &request.writes {
             self.stage(write, &mut draft)?;
         }
-        self.finish(draft, request.producer)
+        self.finish(draft, request.producer, request.after.is_some())
     }
 
     /// A retry of a write that was committed before.
@@ -273,7 +276,12 @@ impl State {
     }
 
     /// Turns what was staged into a commit.
-    fn finish(&mut self, draft: Draft, producer: Option<Producer>) -> Result<Decision> {
+    fn finish(
+        &mut self,
+        draft: Draft,
+        producer: Option<Producer>,
+        always: bool,
+    ) -> Result<Decision> {
         let Draft { mut ack, original, parts } = draft;
         let (lsn, time_us) = (self.head.next(), self.time_us);
         let mut writes = Vec::with_capacity(parts.len());
@@ -281,13 +289,14 @@ impl State {
             writes.extend(self.write(part, lsn, &mut ack)?);
         }
         check_size(&writes)?;
-        ack.lsn = match (writes.is_empty(), original) {
+        let commits = always || !writes.is_empty();
+        ack.lsn = match (!commits, original) {
             (false, _) => lsn,
             (true, Lsn::ZERO) => self.head,
             // An original of this very request that was taken away again has no commit.
             (true, original) => original.min(self.head),
         };
-        if writes.is_empty() {
+        if !commits {
             // A producer's sequence is remembered only with a commit, so that it is in the log: a
             // retry of a request without effect may have one then, once.
             return Ok(Decision { commit: None, ack });

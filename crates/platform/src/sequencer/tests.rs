@@ -135,7 +135,7 @@ fn write(stream: StreamId, kind: WriteKind, rows: Vec<RecordBatch>) -> StreamWri
 }
 
 fn request(writes: Vec<StreamWrite>) -> WriteRequest {
-    WriteRequest { writes, producer: None }
+    WriteRequest { writes, ..WriteRequest::default() }
 }
 
 fn append(stream: StreamId, rows: &[Row]) -> WriteRequest {

@@ -2,6 +2,7 @@
 //! column that it names exists, every type is storable, every limit is kept. Whether the name is
 //! free, and whether checks and defaults have the right types, is for the catalog to say.
 
+use super::connector::{self, Clauses, CreateSource};
 use super::cursor::{Cursor, folded};
 use super::error::{Error, Kind, Result};
 use super::interval;
@@ -17,8 +18,22 @@ use kaplan_base::limits::MAX_COLUMNS;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+/// What `CREATE` makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Stream,
+    Table,
+    Source,
+}
+
 /// Reads what follows `CREATE STREAM` (`append_only`) or `CREATE TABLE`.
 pub(super) fn create(cursor: &mut Cursor<'_>, append_only: bool) -> Result<Statement> {
+    create_with(cursor, if append_only { What::Stream } else { What::Table })
+}
+
+/// Reads what follows `CREATE STREAM`, `CREATE TABLE` or `CREATE SOURCE`.
+pub(super) fn create_with(cursor: &mut Cursor<'_>, what: What) -> Result<Statement> {
+    let append_only = what != What::Table;
     let if_not_exists = cursor.if_not_exists();
     let name = new_relation(cursor)?;
     let names = cursor.is_name_list_before("AS");
@@ -42,12 +57,18 @@ pub(super) fn create(cursor: &mut Cursor<'_>, append_only: bool) -> Result<State
     if *cursor.peek() == Token::LParen && cursor.is_symbol(1, &Token::RParen) {
         cursor.skip();
         cursor.skip();
-    } else {
+    } else if *cursor.peek() == Token::LParen && cursor.is_symbol(1, &Token::Mul) {
+        (0..3).for_each(|_| cursor.skip());
+    } else if what != What::Source || *cursor.peek() == Token::LParen {
         cursor.parenthesized(|cursor| builder.element(cursor))?;
     }
     let mut append_only = append_only;
     let mut options = None;
+    let mut clauses = Clauses::default();
     loop {
+        if clauses.accept(cursor)? {
+            continue;
+        }
         if cursor.accept("APPEND ONLY") {
             append_only = true;
         } else if cursor.is("WATERMARK") {
@@ -60,8 +81,52 @@ pub(super) fn create(cursor: &mut Cursor<'_>, append_only: bool) -> Result<State
             break;
         }
     }
-    let create = builder.finish(if_not_exists, append_only, options.unwrap_or_default())?;
+    let options = options.unwrap_or_default();
+    if options.contains_key(connector::CONNECTOR) || clauses.from.is_some() {
+        return source(builder, clauses, (if_not_exists, what, append_only), options);
+    }
+    if clauses.format.is_some() || !clauses.include.is_empty() {
+        return Err(cursor.here(
+            Error::invalid(format!("{} has FORMAT or INCLUDE and no connector", builder.name))
+                .hint("write WITH (connector = 'kafka', ..) before them"),
+        ));
+    }
+    let create = builder.finish(if_not_exists, append_only, options)?;
     Ok(Statement::CreateStream(create))
+}
+
+/// A source with what was read of it. A table by key that upserts takes is one of rows that change.
+fn source(
+    mut builder: Builder,
+    mut clauses: Clauses,
+    (if_not_exists, what, append_only): (bool, What, bool),
+    options: std::collections::BTreeMap<String, String>,
+) -> Result<Statement> {
+    let declared = !builder.columns.is_empty();
+    clauses.columns(&mut builder, &options)?;
+    let append_only = append_only && !(what == What::Source && builder.primary_key.is_some());
+    let name = builder.name.clone();
+    let stream = match declared {
+        true => Some(builder.finish(if_not_exists, append_only, Default::default())?),
+        false if builder.primary_key.is_some() || builder.watermark.is_some() => {
+            return Err(Error::invalid(format!("{name} has keys or a watermark and no columns"))
+                .hint("declare the columns"));
+        }
+        false => None,
+    };
+    let Clauses { include, format, from } = clauses;
+    let table = what == What::Table;
+    Ok(Statement::CreateSource(Box::new(CreateSource {
+        if_not_exists,
+        name,
+        table,
+        stream,
+        append_only,
+        options,
+        format,
+        include,
+        from,
+    })))
 }
 
 /// The name of a stream or view to be created: it becomes a part of paths and URLs.
@@ -114,7 +179,8 @@ pub(super) fn added_column(cursor: &mut Cursor<'_>, relation: &str) -> Result<Co
     builder.columns.pop().ok_or_else(|| cursor.expected("a column"))
 }
 
-struct Builder {
+/// A definition that is being read.
+pub(super) struct Builder {
     name: String,
     columns: Vec<ColumnDef>,
     names: BTreeSet<String>,
@@ -139,6 +205,19 @@ impl Builder {
             generated: Vec::new(),
             on_conflict: None,
         }
+    }
+
+    /// Adds a column unless one of this name is declared.
+    pub(super) fn add_missing(&mut self, column: ColumnDef) -> Result<()> {
+        if !self.names.insert(column.name.clone()) {
+            return Ok(());
+        }
+        if self.columns.len() == MAX_COLUMNS {
+            let message = format!("{} has more than {MAX_COLUMNS} columns", self.name);
+            return Err(Error::new(Kind::TooLarge, message));
+        }
+        self.columns.push(column);
+        Ok(())
     }
 
     /// `{OVERWRITE | IGNORE | DO NOTHING | DO UPDATE IF NOT NULL}`, after `ON CONFLICT`.

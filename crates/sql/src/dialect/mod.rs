@@ -6,6 +6,7 @@
 //! names may not exist. Refused with a place, the token and mostly advice: unknown grammar,
 //! statements that Kaplan does not do, texts over the limits. No text makes it panic.
 
+mod connector;
 mod create;
 mod cursor;
 mod digits;
@@ -26,6 +27,7 @@ mod verbs;
 mod view;
 mod window;
 
+pub use connector::{AlterConnector, CreateSink, CreateSource};
 pub use error::{Error, Kind, Result};
 pub(crate) use function::inline;
 pub use function::{Functions, called, closed};
@@ -149,7 +151,10 @@ fn definition(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
     if cursor.accept("CREATE") {
         create(cursor).map(Some)
     } else if cursor.accept("ALTER") {
-        view::alter(cursor).map(Some)
+        match connector::alter(cursor)? {
+            Some(statement) => Ok(Some(statement)),
+            None => view::alter(cursor).map(Some),
+        }
     } else if cursor.accept("DROP") {
         view::drop_relations(cursor).map(Some)
     } else {
@@ -172,6 +177,10 @@ fn create(cursor: &mut Cursor<'_>) -> Result<Statement> {
         create::create(cursor, true)
     } else if cursor.accept("TABLE") {
         create::create(cursor, false)
+    } else if cursor.accept("SOURCE") {
+        connector::create_source(cursor)
+    } else if cursor.accept("SINK") {
+        connector::create_sink(cursor)
     } else if cursor.accept("MATERIALIZED VIEW") {
         view::create_view(cursor).map(Statement::CreateView)
     } else if cursor.accept("INDEX") {
@@ -182,24 +191,22 @@ fn create(cursor: &mut Cursor<'_>) -> Result<Statement> {
         view::create_namespace(cursor, Object::Database)
     } else if UNSUPPORTED_CREATE.iter().any(|word| cursor.is(word)) {
         let message = format!("CREATE {} is not supported", cursor.peek());
-        Err(cursor
-            .here(Error::unsupported(message).hint(
-                "what can be created: STREAM, TABLE, VIEW, MATERIALIZED VIEW, INDEX, SCHEMA",
-            )))
+        Err(cursor.here(Error::unsupported(message).hint(
+            "what can be created: STREAM, TABLE, SOURCE, SINK, VIEW, MATERIALIZED VIEW, INDEX, \
+                 SCHEMA",
+        )))
     } else {
         Err(cursor.expected("STREAM, TABLE, VIEW or MATERIALIZED VIEW"))
     }
 }
 
 /// What PostgreSQL or its relatives can create and Kaplan cannot.
-const UNSUPPORTED_CREATE: [&str; 13] = [
+const UNSUPPORTED_CREATE: [&str; 11] = [
     "TEMP",
     "TEMPORARY",
     "UNLOGGED",
     "EXTERNAL",
     "UNIQUE",
-    "SOURCE",
-    "SINK",
     "EXTENSION",
     "TYPE",
     "ROLE",

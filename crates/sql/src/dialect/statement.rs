@@ -1,6 +1,7 @@
 //! The statements as data. Names are folded, intervals are microseconds, options are checked;
 //! queries are `sqlparser` trees whose windows are rewritten already ([`super::rewrite`]).
 
+use super::connector::{AlterConnector, CreateSink, CreateSource};
 use crate::catalog::{
     Architecture, BatchMode, CheckDef, ColumnDef, FunctionDef, OnConflict, StreamDef, UniqueDef,
     WatermarkDef,
@@ -23,6 +24,12 @@ pub struct Parsed {
 pub enum Statement {
     /// `CREATE STREAM` or `CREATE TABLE`.
     CreateStream(CreateStream),
+    /// `CREATE SOURCE`, and `CREATE TABLE` with a connector.
+    CreateSource(Box<CreateSource>),
+    /// `CREATE SINK`.
+    CreateSink(Box<CreateSink>),
+    /// `ALTER SOURCE` and `ALTER SINK`.
+    AlterConnector(AlterConnector),
     /// `CREATE MATERIALIZED VIEW`.
     CreateView(CreateView),
     /// `CREATE TABLE t AS SELECT ..`.
@@ -287,6 +294,10 @@ pub enum Object {
     Schema,
     /// `DATABASE`.
     Database,
+    /// `SOURCE`.
+    Source,
+    /// `SINK`.
+    Sink,
 }
 
 /// `DROP {STREAM | TABLE | [MATERIALIZED] VIEW | INDEX | SCHEMA | DATABASE} [IF EXISTS] a, b

@@ -178,20 +178,24 @@ fn new_column(cursor: &mut Cursor<'_>) -> Result<String> {
 
 /// `STREAM`, `TABLE`, `[MATERIALIZED] VIEW`.
 pub(super) fn object(cursor: &mut Cursor<'_>) -> Result<Object> {
-    match cursor.accept_one(&["STREAM", "TABLE", "MATERIALIZED VIEW", "VIEW"]) {
+    match cursor.accept_one(&["STREAM", "TABLE", "MATERIALIZED VIEW", "VIEW", "SOURCE", "SINK"]) {
         Some(0) => Ok(Object::Stream),
         Some(1) => Ok(Object::Table),
-        Some(_) => Ok(Object::View),
+        Some(2 | 3) => Ok(Object::View),
+        Some(4) => Ok(Object::Source),
+        Some(_) => Ok(Object::Sink),
         None => Err(cursor.expected("STREAM, TABLE or MATERIALIZED VIEW")),
     }
 }
 
 /// What follows `DROP`.
 pub(super) fn drop_relations(cursor: &mut Cursor<'_>) -> Result<Statement> {
-    let object = match cursor.accept_one(&["INDEX", "SCHEMA", "DATABASE"]) {
+    let object = match cursor.accept_one(&["INDEX", "SCHEMA", "DATABASE", "SOURCE", "SINK"]) {
         Some(0) => Object::Index,
         Some(1) => Object::Schema,
-        Some(_) => Object::Database,
+        Some(2) => Object::Database,
+        Some(3) => Object::Source,
+        Some(_) => Object::Sink,
         None => object(cursor)?,
     };
     let if_exists = cursor.accept("IF EXISTS");

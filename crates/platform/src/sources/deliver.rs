@@ -1,0 +1,285 @@
+//! From what a source read to commits. A row that its table cannot take goes to the ledger, and
+//! the others are committed: one bad row harms only itself, and never stops the source.
+//!
+//! Invariant: a parcel is one commit, with its position; it is committed whole or not at all.
+
+use super::ledger::{self, Entry};
+use crate::platform::Inner;
+use crate::sequencer::{Checks, StreamWrite, WriteKind, WriteRequest};
+use crate::{Code, Error, Producer, Result, recover, rows};
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use kaplan_base::Remedy;
+use kaplan_connect::source::{Change, Kind, Parcel, Rejected};
+use kaplan_sql::catalog::{Catalog, CheckDef, OnViolation, SourceDef, StreamDef};
+use std::time::Duration;
+
+/// Rows of one parcel that the sequencer may refuse one by one; beyond it all that is left of the
+/// parcel for that table goes to the ledger.
+const MAX_REFUSALS: usize = 100;
+/// How long a source waits when Kaplan itself takes no more.
+const BUSY: Duration = Duration::from_millis(50);
+
+/// A table that a source fills, as deliveries need it.
+struct Table {
+    def: StreamDef,
+    /// The checks that refuse rows.
+    refusing: Vec<(usize, CheckDef)>,
+    checks: Option<Box<dyn Checks>>,
+}
+
+/// The way from parcels to commits, for one definition of a source.
+pub struct Delivery<'a> {
+    inner: &'a Inner,
+    def: SourceDef,
+    tables: Vec<Table>,
+    errors: StreamDef,
+}
+
+/// What became of a parcel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delivered {
+    /// Rows committed.
+    pub rows: u64,
+    /// Records and rows put into the ledger.
+    pub rejected: u64,
+}
+
+/// A parcel on its way: its rows, and what was refused of them.
+struct Load {
+    parcel: Parcel,
+    entries: Vec<Entry>,
+    refusals: usize,
+}
+
+impl<'a> Delivery<'a> {
+    pub fn new(inner: &'a Inner, catalog: &Catalog, def: &SourceDef) -> Result<Self> {
+        let stream = |id| catalog.streams.values().find(|s| s.id == id).cloned();
+        let gone =
+            || Error::new(Code::UnknownRelation, format!("a stream of {} is gone", def.name));
+        let mut tables = Vec::with_capacity(def.targets.len());
+        for target in &def.targets {
+            let stream = stream(target.stream).ok_or_else(gone)?;
+            let checks = recover::definition(&inner.planner, catalog, &stream)?.checks;
+            let refusing = stream.checks.iter().cloned().enumerate();
+            let refusing = refusing.filter(|(_, c)| c.on_violation == OnViolation::Reject);
+            tables.push(Table { refusing: refusing.collect(), def: stream, checks });
+        }
+        let errors = stream(def.errors).ok_or_else(gone)?;
+        Ok(Self { inner, def: def.clone(), tables, errors })
+    }
+
+    /// Commits parcels, in order; `after` says where each one's split stood. Waits as long as Kaplan
+    /// takes no more: that is what holds a fast source back.
+    pub async fn deliver(&self, parcels: Vec<(Parcel, Option<u64>)>) -> Result<Vec<Delivered>> {
+        let mut done = vec![None; parcels.len()];
+        let mut loads = Vec::with_capacity(parcels.len());
+        for (parcel, after) in parcels {
+            loads.push((self.load(parcel)?, after));
+        }
+        loop {
+            let waiting: Vec<usize> = (0..loads.len()).filter(|at| done[*at].is_none()).collect();
+            if waiting.is_empty() {
+                return Ok(done.into_iter().flatten().collect());
+            }
+            let requests = waiting
+                .iter()
+                .map(|at| self.request(&loads[*at].0, loads[*at].1))
+                .collect::<Result<Vec<_>>>()?;
+            let requests = requests.into_iter().map(|r| self.inner.sequencer.submit(r));
+            let answers = futures::future::join_all(requests).await;
+            let mut first_error = None;
+            for (at, answer) in waiting.into_iter().zip(answers) {
+                match answer {
+                    Ok(ack) => {
+                        let rejected = loads[at].0.entries.len() as u64;
+                        let rows = ack.rows.saturating_sub(rejected);
+                        done[at] = Some(Delivered { rows, rejected });
+                    }
+                    Err(error) if first_error.is_none() => first_error = Some((at, error)),
+                    // What follows a refused parcel in its split is tried again after it.
+                    Err(_) => {}
+                }
+            }
+            if let Some((at, error)) = first_error {
+                match error.code {
+                    Code::Overloaded | Code::DiskFull => tokio::time::sleep(BUSY).await,
+                    Code::Conflict => return Err(error),
+                    _ if error.remedy() != Remedy::FixInput => return Err(error),
+                    Code::UnknownRelation => return Err(error),
+                    _ => self.refuse(&mut loads[at].0, &error)?,
+                }
+            }
+        }
+    }
+
+    /// Sorts out what its tables would refuse.
+    fn load(&self, parcel: Parcel) -> Result<Load> {
+        let position = parcel.position;
+        let entry = |rejected| Entry { relation: None, rejected };
+        let mut load = Load {
+            entries: parcel.rejected.iter().cloned().map(entry).collect(),
+            parcel: Parcel { changes: Vec::new(), rejected: Vec::new(), ..parcel.clone() },
+            refusals: 0,
+        };
+        for mut change in parcel.changes {
+            if change.rows.num_rows() == 0 {
+                continue;
+            }
+            if change.origins.is_empty() {
+                change.origins = vec![position; change.rows.num_rows()];
+            }
+            let table = self.table(change.target)?;
+            if change.kind != Kind::Delete {
+                change.rows = rows::with_generated(self.inner, &table.def, change.rows)?;
+                self.sift(table, &mut change, &mut load.entries);
+            }
+            load.parcel.changes.push(change);
+        }
+        Ok(load)
+    }
+
+    fn table(&self, target: usize) -> Result<&Table> {
+        let message = || format!("source {} filled a table that it has not", self.def.name);
+        self.tables.get(target).ok_or_else(|| Error::new(Code::Internal, message()))
+    }
+
+    /// Takes out rows with NULL where none may be, and rows that break a check.
+    fn sift(&self, table: &Table, change: &mut Change, entries: &mut Vec<Entry>) {
+        let mut wrong: Vec<Option<(String, Option<String>)>> = vec![None; change.rows.num_rows()];
+        for (column, values) in table.def.columns.iter().zip(change.rows.columns()) {
+            if column.nullable || values.null_count() == 0 {
+                continue;
+            }
+            for row in (0..values.len()).filter(|row| values.is_null(*row)) {
+                let reason = format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    column.name, table.def.name
+                );
+                wrong[row].get_or_insert((reason, Some(column.name.clone())));
+            }
+        }
+        broken(table, &change.rows, &mut wrong);
+        if wrong.iter().all(Option::is_none) {
+            return;
+        }
+        let keep: BooleanArray = wrong.iter().map(|w| Some(w.is_none())).collect();
+        for (row, wrong) in wrong.into_iter().enumerate() {
+            if let Some((reason, field)) = wrong {
+                entries.push(entry(table, change, row, reason, field));
+            }
+        }
+        filter(change, &keep);
+    }
+
+    /// Moves the row that the sequencer refused into the ledger; the whole rest of the parcel for
+    /// its table when it does not say which row it is, or has refused many.
+    fn refuse(&self, load: &mut Load, error: &Error) -> Result<()> {
+        load.refusals += 1;
+        let named = error.stream.as_deref();
+        let table = self.tables.iter().find(|t| Some(t.def.name.as_str()) == named);
+        let mut row = error.row.filter(|_| load.refusals <= MAX_REFUSALS && table.is_some());
+        let mut moved = 0;
+        for change in &mut load.parcel.changes {
+            let of = self.table(change.target)?;
+            if table.is_some_and(|t| t.def.id != of.def.id) {
+                continue;
+            }
+            let count = change.rows.num_rows() as u64;
+            let range = match row {
+                Some(at) if at > count => {
+                    row = Some(at - count);
+                    continue;
+                }
+                Some(at) => at.saturating_sub(1) as usize..at as usize,
+                None => 0..change.rows.num_rows(),
+            };
+            let (reason, field) = (error.message.clone(), error.field.clone());
+            for at in range.clone() {
+                load.entries.push(entry(of, change, at, reason.clone(), field.clone()));
+            }
+            moved += range.len();
+            let keep: BooleanArray =
+                (0..change.rows.num_rows()).map(|at| Some(!range.contains(&at))).collect();
+            filter(change, &keep);
+            if row.is_some() {
+                break;
+            }
+        }
+        // Nothing to take out: the error is not of a row.
+        if moved == 0 { Err(error.clone()) } else { Ok(()) }
+    }
+
+    fn request(&self, load: &Load, after: Option<u64>) -> Result<WriteRequest> {
+        let mut writes = Vec::with_capacity(load.parcel.changes.len() + 1);
+        for change in load.parcel.changes.iter().filter(|c| c.rows.num_rows() > 0) {
+            let table = &self.table(change.target)?.def;
+            let kind = match change.kind {
+                Kind::Delete => WriteKind::Delete,
+                Kind::Upsert => WriteKind::Upsert,
+                Kind::Append => WriteKind::Append,
+            };
+            writes.push(StreamWrite { stream: table.id, rows: vec![change.rows.clone()], kind });
+        }
+        if !load.entries.is_empty() {
+            let now_us = self.inner.clock.now_us();
+            let rows = ledger::rows(&self.errors, &load.parcel.split, &load.entries, now_us)?;
+            let kind = WriteKind::Append;
+            writes.push(StreamWrite { stream: self.errors.id, rows: vec![rows], kind });
+        }
+        let id = self.def.producer(&load.parcel.split);
+        let producer = Producer { id, sequence: load.parcel.position.saturating_add(1) };
+        let after = after.map_or(0, |position| position.saturating_add(1));
+        Ok(WriteRequest { writes, producer: Some(producer), after: Some(after) })
+    }
+}
+
+/// Marks the rows that break a check which refuses rows.
+fn broken(table: &Table, rows: &RecordBatch, wrong: &mut [Option<(String, Option<String>)>]) {
+    let (Some(checks), false) = (&table.checks, table.refusing.is_empty()) else { return };
+    let reason = |check: &CheckDef| {
+        let name = &table.def.name;
+        format!("new row for relation \"{name}\" violates check constraint \"{}\"", check.name)
+    };
+    match checks.evaluate(rows) {
+        Ok(verdicts) => {
+            for (at, check) in &table.refusing {
+                let Some(verdict) = verdicts.get(*at) else { continue };
+                let fails = |row: &usize| verdict.is_valid(*row) && !verdict.value(*row);
+                for row in (0..rows.num_rows()).filter(fails) {
+                    wrong[row].get_or_insert((reason(check), None));
+                }
+            }
+        }
+        // Some row cannot be computed: one by one it is found.
+        Err(message) if rows.num_rows() == 1 => {
+            wrong[0].get_or_insert((message, None));
+        }
+        Err(_) => {
+            for (row, wrong) in wrong.iter_mut().enumerate() {
+                broken(table, &rows.slice(row, 1), std::slice::from_mut(wrong));
+            }
+        }
+    }
+}
+
+fn entry(
+    table: &Table,
+    change: &Change,
+    row: usize,
+    reason: String,
+    field: Option<String>,
+) -> Entry {
+    let position = change.origins.get(row).copied().unwrap_or_default();
+    let record = ledger::row_text(&change.rows, row);
+    let rejected = Rejected { position, reason, field, key: None, record };
+    Entry { relation: Some(table.def.name.clone()), rejected }
+}
+
+fn filter(change: &mut Change, keep: &BooleanArray) {
+    let mut kept = keep.values().iter();
+    change.origins.retain(|_| kept.next().unwrap_or(true));
+    if let Ok(rows) = filter_record_batch(&change.rows, keep) {
+        change.rows = rows;
+    }
+}

@@ -1,0 +1,97 @@
+#!/bin/bash
+# kafka.sh fetch | run DIR PORT: one real Apache Kafka node (KRaft) on loopback for tests.
+#   fetch      the jars of kafka.xml, by Maven, into the cache folder
+#   run        the broker in the foreground until standard input ends; state in DIR, log in
+#              DIR/out.log, the JVM's pid in DIR/pid. PORT + 1 is the controller's. A second run over
+#              the same DIR goes on where the first one ended, however that was.
+# Needs maven and a JDK 17 or later. KAFKA_LOG_LEVEL=info shows more.
+# exit: 0 done, 1 the broker did not start or ended by itself, 2 usage, 77 no jars can be had here.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+jars=${XDG_CACHE_HOME:-$HOME/.cache}/kaplan/kafka/$(cksum <"$here/kafka.xml" | cut -d' ' -f1)
+
+fetch() {
+  [ -f "$jars/ready" ] && return
+  command -v mvn >/dev/null && command -v java >/dev/null || {
+    echo 'kafka.sh: needs maven and java' >&2
+    exit 77
+  }
+  mkdir -p "$jars"
+  # Several may come at once: one fetches, the others wait.
+  exec 9>"$jars/lock"
+  flock 9
+  [ -f "$jars/ready" ] && return
+  mvn -B -q -f "$here/kafka.xml" dependency:copy-dependencies -DincludeScope=runtime \
+    -DoutputDirectory="$jars" </dev/null >&2 || {
+    echo 'kafka.sh: no Maven repository gave the jars' >&2
+    exit 77
+  }
+  touch "$jars/ready"
+}
+
+configure() {
+  cat >"$dir/server.properties" <<P
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$((port + 1))
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$dir/logs
+num.partitions=3
+num.network.threads=2
+num.io.threads=2
+offsets.topic.num.partitions=2
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=2
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+log.cleaner.dedupe.buffer.size=16777216
+log.segment.delete.delay.ms=1000
+P
+}
+
+case "${1:-}" in
+fetch) fetch; exit 0 ;;
+run) [ $# -eq 3 ] || usage ;;
+*) usage ;;
+esac
+port=$3
+mkdir -p "$2"
+dir=$(cd "$2" && pwd)
+fetch
+configure
+jvm=(java -Xms128m -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true
+  "-Dorg.slf4j.simpleLogger.defaultLogLevel=${KAFKA_LOG_LEVEL:-warn}"
+  -Dorg.slf4j.simpleLogger.showDateTime=true -cp "$jars/*")
+# The id only has to be a UUID in Kafka's spelling; a JVM to draw one would cost seconds.
+[ -f "$dir/logs/meta.properties" ] || "${jvm[@]}" kafka.tools.StorageTool format \
+  --cluster-id 'kaplan-tests-kaplan-tq' --config "$dir/server.properties" >"$dir/format.log" 2>&1
+"${jvm[@]}" kafka.Kafka "$dir/server.properties" >>"$dir/out.log" 2>&1 </dev/null &
+broker=$!
+echo "$broker" >"$dir/pid"
+stop() {
+  kill "$broker" 2>/dev/null || true
+  for _ in $(seq 50); do kill -0 "$broker" 2>/dev/null || return 0; sleep .1; done
+  kill -9 "$broker" 2>/dev/null || true
+}
+trap stop EXIT
+# The port opens before requests are answered; the client that comes first waits the rest.
+for _ in $(seq 600); do
+  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+    echo ready
+    cat >/dev/null
+    exit 0
+  fi
+  kill -0 "$broker" 2>/dev/null || break
+  sleep .1
+done
+tail -20 "$dir/out.log" "$dir/format.log" >&2
+exit 1
