@@ -6,6 +6,7 @@ pub mod connectors;
 pub mod decode;
 pub mod encode;
 mod error;
+pub mod files;
 pub mod formats;
 pub mod kafka;
 mod position;

@@ -7,6 +7,7 @@ mod archive;
 mod broker;
 mod changes;
 mod definitions;
+mod files;
 mod functions;
 mod kafka;
 mod lifecycle;

@@ -72,8 +72,9 @@ fn window_of(name: &ObjectName) -> Result<Option<Window>> {
         "tumble" => Ok(Some(Window::Tumble)),
         "hop" => Ok(Some(Window::Hop)),
         "session" => Ok(Some(Window::Session)),
-        "cumulate" => Err(Error::unsupported("CUMULATE windows are not supported")
-            .hint("the windows are TUMBLE(t, ts, size), HOP(t, ts, slide, size) and SESSION(t, ts, gap)")),
+        "cumulate" => Err(Error::unsupported("CUMULATE windows are not supported").hint(
+            "the windows are TUMBLE(t, ts, size), HOP(t, ts, slide, size) and SESSION(t, ts, gap)",
+        )),
         _ => Ok(None),
     }
 }
