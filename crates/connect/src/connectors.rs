@@ -7,11 +7,11 @@
 use crate::kafka::{KafkaSink, KafkaSource};
 use crate::sink::Sink;
 use crate::source::Source;
-use crate::{Error, Result, sink, source};
+use crate::{Error, Result, files, postgres, sink, source};
 use kaplan_sql::catalog::SourceDef;
 
 /// The connectors of sources.
-pub const SOURCES: [&str; 1] = ["kafka"];
+pub const SOURCES: [&str; 5] = ["kafka", postgres::CONNECTOR, "file", "s3", "gcs"];
 
 /// The connectors of sinks.
 pub const SINKS: [&str; 1] = ["kafka"];
@@ -34,6 +34,13 @@ pub fn sink(spec: sink::Spec) -> Result<Box<dyn Sink>> {
 pub fn source(spec: source::Spec) -> Result<Box<dyn Source>> {
     match spec.def.connector.as_str() {
         "kafka" => Ok(Box::new(KafkaSource::new(&spec)?)),
+        postgres::CONNECTOR => Ok(Box::new(postgres::Postgres::new(spec)?)),
+        name if files::CONNECTORS.contains(&name) => Ok(Box::new(files::Files::new(spec)?)),
+        "deltalake" => Err(Error::config("there is no connector that reads Delta tables").hint(
+            "of one that is only added to, its files can be read: connector = 's3' or 'file'",
+        )),
+        "mysql-cdc" => Err(Error::config("there is no connector for MySQL's binlog")
+            .hint("read it with Debezium into Kafka: connector = 'kafka' .. FORMAT DEBEZIUM")),
         other => Err(unknown("source", other, &SOURCES)),
     }
 }

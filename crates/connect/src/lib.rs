@@ -6,9 +6,11 @@ pub mod connectors;
 pub mod decode;
 pub mod encode;
 mod error;
+pub mod files;
 pub mod formats;
 pub mod kafka;
 mod position;
+pub mod postgres;
 pub mod sink;
 pub mod source;
 

@@ -80,6 +80,12 @@ pub enum Kind {
     /// They go. With a primary key the rows have the key columns ([`Target::key_schema`]); without
     /// one they are whole rows, of which each takes away one that is equal.
     Delete,
+    /// Some columns of rows that are there are set. The batch has the key columns of each row as it
+    /// is ([`Target::key_schema`]), then the columns that are set, by name, perhaps those of the key
+    /// again. A row that is not there is left out and counted as dropped.
+    Patch,
+    /// All rows of a table go; the batch has none.
+    Truncate,
 }
 
 /// Rows for one target, in order.
@@ -196,6 +202,11 @@ pub trait Source: Send {
 
     /// How far behind it is, as far as it knows.
     fn lag(&self) -> Option<Lag>;
+
+    /// What holds up a part of it, in a sentence, while the rest is read.
+    fn note(&self) -> Option<String> {
+        None
+    }
 
     /// Gives up what the source holds at the other side, because it was dropped: a replication
     /// slot that it made, for instance.

@@ -84,6 +84,8 @@ pub(crate) struct Status {
     pub lag: Option<source::Lag>,
     /// Of a sink: the last LSN that its other side has.
     pub lsn: kaplan_base::Lsn,
+    /// What holds up a part of it at the moment.
+    pub note: Option<String>,
 }
 
 impl Running {

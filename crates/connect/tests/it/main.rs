@@ -4,6 +4,7 @@
 
 mod files;
 mod mutation;
+mod pgoutput;
 mod refusals;
 mod types;
 

@@ -49,6 +49,12 @@ pub enum WriteKind {
     /// Removes rows of a table. With a primary key the batches hold the key columns, in the order
     /// of the key; without one they hold whole rows, each of which removes one matching row.
     Delete,
+    /// Sets some columns of rows of a table with primary key. The batches hold the key columns of
+    /// each row as it is, in the order of the key, then the columns that are set, by name, perhaps
+    /// those of the key again. A row that is not there counts as dropped.
+    Patch,
+    /// Removes all rows of a table; there are no batches.
+    Truncate,
 }
 
 /// The compiled `CHECK` conditions of one stream.

@@ -226,6 +226,10 @@ impl State {
         let (lsn, time_us) = (self.head.next(), self.time_us);
         let stream = self.streams.get_mut(&write.stream).ok_or_else(|| unknown(write.stream))?;
         check_kind(stream, write.kind)?;
+        if write.kind == WriteKind::Truncate {
+            draft.ack.rows += stream.truncate();
+            return Ok(());
+        }
         let mut quarantined = Vec::new();
         for batch in write.rows.iter().filter(|b| b.num_rows() > 0) {
             if write.kind == WriteKind::Remove {
@@ -238,7 +242,10 @@ impl State {
                 draft.ack.rows += stream.delete(batch, first_row)?;
                 continue;
             }
-            let taken = stream.take(batch, write.kind, first_row, lsn, time_us)?;
+            let taken = match write.kind {
+                WriteKind::Patch => stream.patch(batch, first_row)?,
+                kind => stream.take(batch, kind, first_row, lsn, time_us)?,
+            };
             draft.ack.rows += batch.num_rows() as u64;
             draft.count(&mut stream.counters, &taken);
             draft.parts[part].rows.extend(taken.rows);
@@ -360,7 +367,12 @@ fn check_kind(stream: &Stream, kind: WriteKind) -> Result<()> {
         WriteKind::Upsert if !stream.is_keyed() => {
             (format!("{name} has no primary key"), "append its rows instead of upserting them")
         }
-        WriteKind::Delete | WriteKind::Insert | WriteKind::Remove if stream.table.is_none() => {
+        WriteKind::Patch if !stream.is_keyed() => {
+            (format!("{name} has no primary key"), "append its rows instead of patching them")
+        }
+        WriteKind::Delete | WriteKind::Insert | WriteKind::Remove | WriteKind::Truncate
+            if stream.table.is_none() =>
+        {
             (format!("{name} is append-only"), "only rows of a table can be updated or deleted")
         }
         _ => return Ok(()),

@@ -200,6 +200,45 @@ impl Stream {
         table.delete(conform(&def.name, &nullable(&expected), batch, first_row)?.columns())
     }
 
+    /// Stages the removal of all rows and returns how many there were.
+    pub fn truncate(&mut self) -> u64 {
+        self.table.as_mut().map_or(0, Table::truncate)
+    }
+
+    /// Stages changes of some columns, row by row, since one may build on the one before.
+    pub fn patch(&mut self, batch: &RecordBatch, first_row: u64) -> Result<Taken> {
+        let key = self.table.as_ref().map_or(&[][..], Table::key).to_vec();
+        let expected = SchemaRef::new(self.definition.schema.project(&key).map_err(internal)?);
+        let mut taken =
+            Taken { rows: None, duplicates: 0, original: Lsn::ZERO, dropped: 0, quarantined: None };
+        let width = key.len().min(batch.num_columns());
+        let keys = batch.project(&(0..width).collect::<Vec<_>>()).map_err(internal)?;
+        for at in 0..batch.num_rows() {
+            let (row, number) = (batch.slice(at, 1), first_row + at as u64);
+            let name = &self.definition.def.name;
+            let old = conform(name, &nullable(&expected), &keys.slice(at, 1), number)?;
+            let Some(table) = &mut self.table else { return Ok(taken) };
+            let Some(before) = table.get(old.columns())? else {
+                taken.dropped += 1;
+                continue;
+            };
+            let mut columns = before.columns().to_vec();
+            let set = row.schema();
+            for (field, column) in set.fields().iter().zip(row.columns()).skip(width) {
+                let place = self.definition.schema.index_of(field.name()).map_err(internal)?;
+                columns[place] = column.clone();
+            }
+            let schema = nullable(&self.definition.schema);
+            let row = RecordBatch::try_new(schema, columns).map_err(internal)?;
+            self.refuse_null_columns(&row, number)?;
+            let row = conform(name, &self.definition.schema, &row, number)?;
+            let Some(table) = &mut self.table else { return Ok(taken) };
+            table.delete(old.columns())?;
+            table.put(&row)?;
+        }
+        Ok(taken)
+    }
+
     /// How many of the added rows are older than the watermark; then moves the watermark.
     pub fn pass_time(&mut self, delta: &Delta) -> Result<u64> {
         let Some((column, delay_us)) = self.event_time else { return Ok(0) };

@@ -174,6 +174,33 @@ impl Table {
         Ok(removed)
     }
 
+    /// Stages the removal of all rows. Returns how many there were.
+    pub fn truncate(&mut self) -> u64 {
+        match &mut self.kind {
+            Kind::Bag(bag) => {
+                let rows: Vec<(Bytes, i64)> =
+                    bag.current.iter().map(|(r, n)| (r.clone(), *n)).collect();
+                rows.iter().for_each(|(row, count)| bag.add(row, -count));
+                rows.iter().map(|(_, count)| count.unsigned_abs()).sum()
+            }
+            Kind::Keyed(keyed) => {
+                let rows: Vec<(Bytes, Bytes)> = keyed.current.drain().collect();
+                let count = rows.len() as u64;
+                keyed.journal.extend(rows.into_iter().map(|(key, row)| (key, Some(row))));
+                count
+            }
+        }
+    }
+
+    /// The row of a key, given as one row of key columns.
+    pub fn get(&self, key: &[ArrayRef]) -> Result<Option<RecordBatch>> {
+        let Kind::Keyed(keyed) = &self.kind else { return Ok(None) };
+        let key: Vec<_> = key.iter().map(canonical).collect();
+        let key = keyed.keys.convert_columns(&key).map_err(internal)?;
+        let found = key.iter().next().and_then(|key| keyed.current.get(key.as_ref()));
+        found.map(|row| self.decode(&[row.as_ref()])).transpose()
+    }
+
     /// The net change that was staged after the mark.
     pub fn change(&self, mark: usize) -> Result<Delta> {
         let mut change = Change { rows: Vec::new(), weights: Vec::new() };

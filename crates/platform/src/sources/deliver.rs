@@ -123,6 +123,10 @@ impl<'a> Delivery<'a> {
             refusals: 0,
         };
         for mut change in parcel.changes {
+            if change.kind == Kind::Truncate {
+                load.parcel.changes.push(change);
+                continue;
+            }
             if change.rows.num_rows() == 0 {
                 continue;
             }
@@ -130,7 +134,9 @@ impl<'a> Delivery<'a> {
                 change.origins = vec![position; change.rows.num_rows()];
             }
             let table = self.table(change.target)?;
-            if change.kind != Kind::Delete {
+            if change.kind == Kind::Patch {
+                self.patchable(table, &mut change, &mut load.entries);
+            } else if change.kind != Kind::Delete {
                 change.rows = rows::with_generated(self.inner, &table.def, change.rows)?;
                 self.sift(table, &mut change, &mut load.entries);
             }
@@ -142,6 +148,20 @@ impl<'a> Delivery<'a> {
     fn table(&self, target: usize) -> Result<&Table> {
         let message = || format!("source {} filled a table that it has not", self.def.name);
         self.tables.get(target).ok_or_else(|| Error::new(Code::Internal, message()))
+    }
+
+    /// Refuses changes of some columns of a table that computes others of them.
+    fn patchable(&self, table: &Table, change: &mut Change, entries: &mut Vec<Entry>) {
+        if table.def.columns.iter().all(|c| c.generated.is_none()) {
+            return;
+        }
+        for row in 0..change.rows.num_rows() {
+            let reason = "a large value that the update did not change was not sent, and the table \
+                          has generated columns; ALTER TABLE .. REPLICA IDENTITY FULL upstream";
+            entries.push(entry(table, change, row, reason.to_owned(), None));
+        }
+        change.rows = change.rows.slice(0, 0);
+        change.origins.clear();
     }
 
     /// Takes out rows with NULL where none may be, and rows that break a check.
@@ -212,9 +232,12 @@ impl<'a> Delivery<'a> {
 
     fn request(&self, load: &Load, after: Option<u64>) -> Result<WriteRequest> {
         let mut writes = Vec::with_capacity(load.parcel.changes.len() + 1);
-        for change in load.parcel.changes.iter().filter(|c| c.rows.num_rows() > 0) {
+        let does = |c: &&Change| c.kind == Kind::Truncate || c.rows.num_rows() > 0;
+        for change in load.parcel.changes.iter().filter(does) {
             let table = &self.table(change.target)?.def;
             let kind = match change.kind {
+                Kind::Patch => WriteKind::Patch,
+                Kind::Truncate => WriteKind::Truncate,
                 Kind::Delete => WriteKind::Delete,
                 Kind::Upsert => WriteKind::Upsert,
                 Kind::Append => WriteKind::Append,

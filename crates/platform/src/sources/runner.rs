@@ -127,8 +127,11 @@ async fn read(
             }
         }
         let parcels = source.poll().await?;
-        let lag = source.lag();
-        running.status.lock().lag = lag;
+        {
+            let mut status = running.status.lock();
+            status.lag = source.lag();
+            status.note = source.note();
+        }
         pass_on(inner, running, &delivery, &mut *source, &mut at, parcels).await?;
         *backoff = Backoff::new();
         // A source that always has something must not keep others from this thread.

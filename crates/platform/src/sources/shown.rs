@@ -33,7 +33,7 @@ pub(crate) fn rows(inner: &Inner, lsn: Lsn) -> Result<Outcome> {
             status.lag.map(|lag| format!("{} {}", lag.amount, lag.unit)),
             Some(status.rows.to_string()),
             Some(errors.to_string()),
-            status.last_error,
+            status.note.or(status.last_error),
             time_text(status.since_us),
         ]
     });

@@ -1,5 +1,5 @@
 //! The platform as a whole, on real files: views of both architectures over streams and tables,
-//! batch runs, restarts, verification.
+//! batch runs, restarts, verification; and what other systems feed it with.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
 
@@ -7,9 +7,11 @@ mod archive;
 mod broker;
 mod changes;
 mod definitions;
+mod files;
 mod functions;
 mod kafka;
 mod lifecycle;
+mod postgres;
 mod sinks;
 mod support;
 mod types;

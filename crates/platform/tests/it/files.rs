@@ -1,0 +1,121 @@
+//! Files of a folder and of a bucket as sources: every row once, in order of the files' names, over
+//! restarts; new files; bad rows in the ledger.
+
+use crate::support::Running;
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+use std::path::Path;
+use std::sync::Arc;
+
+impl Running {
+    async fn reads(&mut self, query: &str, expected: &[&str]) {
+        for round in 0.. {
+            let lines = self.table(query).await;
+            if lines == expected {
+                return;
+            }
+            let sources = self.table("show sources").await;
+            assert!(round < 400, "{query}: {lines:?}, not {expected:?}\n{sources:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn parquet(path: &Path, ids: std::ops::Range<i64>) {
+    let names = ids.clone().map(|id| format!("n{id}"));
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from_iter_values(ids)) as _),
+        ("name", Arc::new(StringArray::from_iter_values(names)) as _),
+    ]);
+    let batch = batch.unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn source(
+    kind: &str,
+    name: &str,
+    columns: &str,
+    folder: &Path,
+    pattern: &str,
+    format: &str,
+) -> String {
+    format!(
+        "create {kind} {name} {columns} with (connector = 'file', path = '{}', \
+         match_pattern = '{pattern}', refresh.interval.sec = 1) format plain encode {format}",
+        folder.display()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_row_of_each_file_counts_once_over_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    parquet(&folder.path().join("2024-01.parquet"), 0..20_000);
+    parquet(&folder.path().join("2024-02.parquet"), 20_000..20_010);
+    std::fs::write(folder.path().join("other.txt"), "not ours").unwrap();
+    let (dir, mut k) = Running::start("select 1").await;
+    // Without columns, the files say them.
+    k.sql(&source("source", "h", "", folder.path(), "*.parquet", "parquet")).await;
+    k.sql("create materialized view v as select count(*) as n, sum(id) as s from h").await;
+    k.reads("select n, s from v", &["20010|200190045"]).await;
+    parquet(&folder.path().join("2024-03.parquet"), 20_010..20_020);
+    k.reads("select n from v", &["20020"]).await;
+    k.platform.close().await.unwrap();
+    drop(k);
+    parquet(&folder.path().join("2024-04.parquet"), 20_020..20_021);
+    std::fs::write(folder.path().join("2024-05.parquet"), "PAR1 damaged PAR1").unwrap();
+    let mut k = Running::open(dir.path()).await;
+    k.reads("select n from v", &["20021"]).await;
+    let reasons = k.table("select split, reason from h_errors").await;
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert!(reasons[0].starts_with("2024-05.parquet|"), "{reasons:?}");
+    // A file that changes after it was read is named, and its rows do not come twice.
+    parquet(&folder.path().join("2024-01.parquet"), 0..7);
+    for _ in 0..100 {
+        if k.table("show sources").await.concat().contains("changed after it was read") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let line = k.table("show sources").await.concat();
+    assert!(line.contains("2024-01.parquet") && line.contains("|running|"), "{line}");
+    assert_eq!(k.table("select n from v").await, ["20021"]);
+    k.verify("v").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_record_of_text_harms_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("deep")).unwrap();
+    std::fs::write(
+        at("deep/a.ndjson"),
+        "{\"id\": 1, \"v\": \"a\"}\n\n{\"id\": oops}\n{\"id\": 2, \"v\": \"b\", \"more\": 1}\n{\"v\": \"no key\"}\n{\"id\": 3}",
+    )
+    .unwrap();
+    std::fs::write(at("b.csv"), "v,id\n\"two\nlines, \"\"quoted\"\"\",10\nx,eleven\n,12\n")
+        .unwrap();
+    let (_dir, mut k) = Running::start("select 1").await;
+    let columns = "(id int primary key, v text) include file as f include offset as o";
+    k.sql(&source("table", "j", columns, folder.path(), "**/*.ndjson", "json")).await;
+    k.reads(
+        "select id, v, f, o from j order by id",
+        &["1|a|deep/a.ndjson|1", "2|b|deep/a.ndjson|3", "3||deep/a.ndjson|5"],
+    )
+    .await;
+    k.reads("select count(*) as n from j_errors", &["2"]).await;
+    assert_eq!(k.table("select position from j_errors order by 1").await, ["2", "4"]);
+    k.sql(&source("source", "c", "(id int, v text)", folder.path(), "*.csv", "csv")).await;
+    k.reads("select count(*) as n from c", &["2"]).await;
+    assert_eq!(k.table("select v from c where id = 10").await.len(), 2, "a value of two lines");
+    let errors = k.table("select position, field, record from c_errors").await;
+    assert_eq!(errors, ["2|id|x,eleven"]);
+    // The same key in a later file replaces the row.
+    std::fs::write(at("deep/b.ndjson"), "{\"id\": 1, \"v\": \"later\"}\n").unwrap();
+    k.reads("select v, f from j where id = 1", &["later|deep/b.ndjson"]).await;
+    let e = k.fails(&source("source", "x", "(a int)", folder.path(), "*", "avro")).await;
+    assert!(e.message.contains("AVRO") && e.hint.is_some(), "{e:?}");
+    let e = k.fails(&source("source", "x", "(a int)", Path::new("/nowhere"), "*", "csv")).await;
+    assert!(e.message.contains("/nowhere"), "{e:?}");
+}
