@@ -179,7 +179,7 @@ pub(crate) async fn create(
     connectors::sink(planned.spec)?;
     let id = def.id;
     next.sinks.insert(name, def);
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     start(inner, id)?;
     Ok(done(TAG))
 }
@@ -211,7 +211,7 @@ pub(crate) async fn alter(
     };
     def.paused = alter.pause;
     let id = def.id;
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     inner.sinks.0.wake(id);
     Ok(done(TAG))
 }
@@ -235,7 +235,7 @@ pub(crate) async fn drop(
             None => return Err(unknown(&stored, &full)),
         }
     }
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     retire(inner, &gone).await;
     Ok(Outcome::Done { tag: "DROP SINK".into(), lsn: None, notices })
 }

@@ -356,7 +356,7 @@ pub(crate) async fn alter(
     };
     def.paused = alter.pause;
     let id = def.id;
-    inner.keep(&mut stored, next)?;
+    inner.keep(&mut stored, next).await?;
     inner.sources.wake(id);
     Ok(done(TAG))
 }
