@@ -25,7 +25,7 @@ RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test test-program check deploy-check image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ evidence: ## Check that docs/evidence holds full, faultless runs
 
 deploy-check: program ## Check deploy/: Terraform, Cloud Build, images, manifests, units, the package
 	@deploy/check/run.sh all
+
+deploy-selftest: ## Plant faults below deploy/ one by one, and see that its checks notice
+	@deploy/check/selftest.py
 
 # What `image` and `deb` take: PROGRAM=target/release/kaplan for one that is to be used.
 PROGRAM ?= $(CARGO_TARGET_DIR)/debug/kaplan
