@@ -25,7 +25,7 @@ RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test test-program check deploy-check deploy-selftest image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,7 @@ soak: setup program ## The random runs at full length and all queries; records d
 	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)
 	@scripts/evidence.sh crash-matrix $(SEED) $(RUN_CRASH) --rounds $(FULL_ROUNDS) --seed $(SEED)
 	@scripts/evidence.sh simulate $(SEED) $(RUN_SIMULATE) --steps $(FULL_STEPS) --seed $(SEED)
+	@scripts/evidence.sh rehearse-cloud $(SEED) $(MAKE) --no-print-directory rehearse-cloud SEED=$(SEED)
 	@$(MAKE) --no-print-directory slt-all SEED=$(SEED)
 	@scripts/evidence.sh coverage $(SEED) $(RUN_CORPUS) nexmark tpch all --seed $(SEED)
 	@$(MAKE) --no-print-directory evidence
@@ -105,6 +106,12 @@ deploy-check: program ## Check deploy/: Terraform, Cloud Build, images, manifest
 
 deploy-selftest: ## Plant faults below deploy/ one by one, and see that its checks notice
 	@deploy/check/selftest.py
+
+# Rounds of `make rehearse-cloud`: restarts, kills, revisions, double instances.
+REHEARSAL ?= 50
+
+rehearse-cloud: program ## The image on a bucket, as Cloud Run would run it, under faults: REHEARSAL= SEED=
+	@deploy/rehearse/run.sh "$(PROGRAM)" --rounds $(REHEARSAL) --seed $(SEED) --memory-mib 4096
 
 # What `image` and `deb` take: PROGRAM=target/release/kaplan for one that is to be used.
 PROGRAM ?= $(CARGO_TARGET_DIR)/debug/kaplan
