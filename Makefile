@@ -25,7 +25,7 @@ RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test check fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,10 @@ build: setup ## Build the program (dev profile; the hot crates are optimised in 
 demo: build ## Start Kaplan with the flights example and show what it does
 	"$$CARGO_TARGET_DIR/debug/kaplan" demo
 
-test: setup ## Everything that must pass: tests, tidy, short random runs, recorded evidence
+test: test-program ## Everything that must pass: tests, tidy, short random runs, evidence, deployment
+	@deploy/check/run.sh quick image
+
+test-program: setup ## The same without the checks of deploy/
 	$(CARGO) test --workspace
 	@$(MAKE) --no-print-directory simulate crash-matrix SEED=$(SEED)
 	@$(MAKE) --no-print-directory evidence
@@ -90,12 +93,34 @@ soak: setup program ## The random runs at full length and all queries; records d
 	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)
 	@scripts/evidence.sh crash-matrix $(SEED) $(RUN_CRASH) --rounds $(FULL_ROUNDS) --seed $(SEED)
 	@scripts/evidence.sh simulate $(SEED) $(RUN_SIMULATE) --steps $(FULL_STEPS) --seed $(SEED)
+	@scripts/evidence.sh rehearse-cloud $(SEED) $(MAKE) --no-print-directory rehearse-cloud SEED=$(SEED)
 	@$(MAKE) --no-print-directory slt-all SEED=$(SEED)
 	@scripts/evidence.sh coverage $(SEED) $(RUN_CORPUS) nexmark tpch all --seed $(SEED)
 	@$(MAKE) --no-print-directory evidence
 
 evidence: ## Check that docs/evidence holds full, faultless runs
 	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS)
+
+deploy-check: program ## Check deploy/: Terraform, Cloud Build, images, manifests, units, the package
+	@deploy/check/run.sh all
+
+deploy-selftest: ## Plant faults below deploy/ one by one, and see that its checks notice
+	@deploy/check/selftest.py
+
+# Rounds of `make rehearse-cloud`: restarts, kills, revisions, double instances.
+REHEARSAL ?= 50
+
+rehearse-cloud: program ## The image on a bucket, as Cloud Run would run it, under faults: REHEARSAL= SEED=
+	@deploy/rehearse/run.sh "$(PROGRAM)" --rounds $(REHEARSAL) --seed $(SEED) --memory-mib 4096
+
+# What `image` and `deb` take: PROGRAM=target/release/kaplan for one that is to be used.
+PROGRAM ?= $(CARGO_TARGET_DIR)/debug/kaplan
+
+image: program ## Put the program into an image, without a container engine: deploy/out/image.tar
+	deploy/image/build.sh "$(PROGRAM)" kaplan:dev deploy/out
+
+deb: program ## Put the program into a Debian package: deploy/out/kaplan_*.deb
+	deploy/debian/build.sh "$(PROGRAM)" deploy/out
 
 bench: setup ## Measure throughput and latency into bench/results.*: ROWS= PROFILE=dev
 	$(CARGO) run --profile $(PROFILE) -q -p kaplan-platform --example bench -- --rows $(ROWS)

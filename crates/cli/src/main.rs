@@ -4,6 +4,7 @@
 
 mod client;
 mod demo;
+mod heartbeat;
 mod load;
 mod logs;
 mod settings;

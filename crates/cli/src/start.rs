@@ -2,6 +2,7 @@
 //! requests, those under way are finished, the platform writes its checkpoint, exit code 0. A
 //! second signal ends it at once; nothing acknowledged is lost by that, since it is durable.
 
+use crate::heartbeat;
 use crate::logs;
 use crate::settings::{Effective, Sparse};
 use anyhow::Context;
@@ -74,12 +75,14 @@ async fn serve(settings: Effective) -> anyhow::Result<()> {
         tracing::warn!("stopped at once by a second signal");
         std::process::exit(EXIT_INTERRUPTED);
     });
+    let beat = tokio::spawn(heartbeat::run(platform.clone()));
     let served = server
         .run(platform.clone(), async {
             // Resolves when the sender is dropped, which is the request to stop.
             let _ = stopped.await;
         })
         .await;
+    beat.abort();
     let closed = platform.close().await;
     watcher.abort();
     served?;

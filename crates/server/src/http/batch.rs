@@ -1,5 +1,6 @@
 //! `POST /v1/batch/runs` and `GET /v1/batch/runs/{id}`: batch runs asked for from outside, for
-//! instance by a scheduler. A key makes the request idempotent.
+//! instance by a scheduler. A key makes the request idempotent; the headers that Google's scheduler
+//! sends with every call are one, since its body and other headers are the same each time.
 
 use super::App;
 use super::error::ApiError;
@@ -20,10 +21,20 @@ pub(super) async fn start(
     body: Body,
 ) -> Result<impl IntoResponse, ApiError> {
     let body = read(&headers, body, MAX_REQUEST_BYTES, None).await?;
-    let request = request(&body.bytes, text(&headers, "idempotency-key")?)?;
+    let mut request = request(&body.bytes, text(&headers, "idempotency-key")?)?;
+    if request.key.is_none() {
+        request.key = scheduled(&headers)?;
+    }
     let run = app.platform.start_batch_run(request, "http").await?;
     let location = format!("/v1/batch/runs/{}", run.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(run)))
+}
+
+/// The call for which a scheduler's request is meant: a call that it repeats has the same time.
+fn scheduled(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(time) = text(headers, "x-cloudscheduler-scheduletime")? else { return Ok(None) };
+    let job = text(headers, "x-cloudscheduler-jobname")?.unwrap_or("scheduler");
+    Ok(Some(format!("{job}@{time}")))
 }
 
 fn request(body: &[u8], key: Option<&str>) -> Result<BatchRequest, ApiError> {
@@ -64,6 +75,17 @@ pub(super) async fn show(
 mod tests {
     use super::*;
     use kaplan_platform::BatchMode;
+
+    #[test]
+    fn a_scheduler_names_its_call() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(scheduled(&headers).unwrap(), None);
+        let time = "2026-01-05T03:00:00Z".parse().unwrap();
+        headers.insert("x-cloudscheduler-scheduletime", time);
+        assert_eq!(scheduled(&headers).unwrap().unwrap(), "scheduler@2026-01-05T03:00:00Z");
+        headers.insert("x-cloudscheduler-jobname", "kaplan-batch".parse().unwrap());
+        assert_eq!(scheduled(&headers).unwrap().unwrap(), "kaplan-batch@2026-01-05T03:00:00Z");
+    }
 
     #[test]
     fn the_body_and_the_key_are_optional() {

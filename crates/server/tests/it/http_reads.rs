@@ -83,6 +83,27 @@ async fn batch_runs_are_started_once_a_key() {
 }
 
 #[tokio::test]
+async fn a_schedulers_repeated_call_starts_one_run() {
+    let running = with_view().await;
+    let mut ids = Vec::new();
+    for time in ["2026-01-05T03:00:00Z", "2026-01-05T03:00:00Z", "2026-01-06T03:00:00Z"] {
+        let request = running.client.post(format!("{}/v1/batch/runs", running.url));
+        let request = request
+            .header("x-cloudscheduler-jobname", "kaplan-batch")
+            .header("x-cloudscheduler-scheduletime", time)
+            .header("content-type", "application/json")
+            .body("{\"mode\":\"auto\"}");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        let run: Value = response.json().await.unwrap();
+        ids.push(run["id"].clone());
+    }
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(ids[1], ids[2]);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn probes_metrics_and_page_answer() {
     let running = with_view().await;
     for path in ["/livez", "/live", "/readyz", "/ready"] {
