@@ -4,9 +4,7 @@
 //! row. Rows without a timestamp must be left out before.
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
-use arrow::datatypes::{
-    DataType, Field, FieldRef, Int64Type, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
@@ -23,7 +21,10 @@ pub(super) const SESSION_END: &str = "kaplan_session_end";
 #[must_use]
 pub fn session_bounds() -> [WindowUDF; 2] {
     [false, true].map(|end| {
-        WindowUDF::from(SessionBound { end, signature: Signature::user_defined(Volatility::Immutable) })
+        WindowUDF::from(SessionBound {
+            end,
+            signature: Signature::user_defined(Volatility::Immutable),
+        })
     })
 }
 
@@ -46,7 +47,9 @@ impl WindowUDFImpl for SessionBound {
         let zone = match types {
             [DataType::Timestamp(_, zone), _] => zone.clone(),
             [DataType::Date32 | DataType::Date64 | DataType::Null, _] => None,
-            [other, _] => return plan_err!("SESSION needs a timestamp column, this one is {other}"),
+            [other, _] => {
+                return plan_err!("SESSION needs a timestamp column, this one is {other}");
+            }
             _ => return plan_err!("{} takes a timestamp and the gap", self.name()),
         };
         Ok(vec![DataType::Timestamp(TimeUnit::Microsecond, zone), DataType::Int64])
@@ -59,7 +62,10 @@ impl WindowUDFImpl for SessionBound {
         }
     }
 
-    fn partition_evaluator(&self, _: PartitionEvaluatorArgs) -> Result<Box<dyn PartitionEvaluator>> {
+    fn partition_evaluator(
+        &self,
+        _: PartitionEvaluatorArgs,
+    ) -> Result<Box<dyn PartitionEvaluator>> {
         Ok(Box::new(Bounds { end: self.end }))
     }
 }

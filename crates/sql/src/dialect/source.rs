@@ -200,7 +200,8 @@ fn with_keys_as_arguments(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> 
         (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
     let mut dropped = Vec::new();
     for (start, window) in words.windows(2).enumerate() {
-        if !is_word(&tokens[window[0]].token, "SESSION") || tokens[window[1]].token != Token::LParen {
+        if !is_word(&tokens[window[0]].token, "SESSION") || tokens[window[1]].token != Token::LParen
+        {
             continue;
         }
         let mut depth = 1;

@@ -481,13 +481,17 @@ fn session_windows() {
         let select = "select t.id, window_start, window_end from";
         for (window, expected) in [
             ("SESSION(t PARTITION BY id, ts, INTERVAL '1 minute')", by_key),
-            ("TABLE(SESSION(TABLE t PARTITION BY (id), DESCRIPTOR(ts), INTERVAL '1 minute'))", by_key),
+            (
+                "TABLE(SESSION(TABLE t PARTITION BY (id), DESCRIPTOR(ts), INTERVAL '1 minute'))",
+                by_key,
+            ),
             ("session((select * from t) partition by id, ts, '1 minute') as t", one),
             ("session(t, ts, interval '61 seconds')", joined),
         ] {
             assert_eq!(rows(&format!("{select} {window} order by 1"), zone), expected, "{window}");
         }
-        let gap = "select t.id, window_start, window_end from session(t, ts, '60 seconds') order by 1";
+        let gap =
+            "select t.id, window_start, window_end from session(t, ts, '60 seconds') order by 1";
         assert_eq!(rows(gap, zone)[1], one[1], "a gap of 61 seconds ends a session of 60");
     }
 }

@@ -69,16 +69,17 @@ pub const CASES: &[Written] = &[
     Written {
         name: "a condition over an outer join of columns of one name",
         tables: &[T],
-        views: &[
-            "SELECT b.k, b.x FROM t AS a RIGHT JOIN t AS b ON a.k = b.x \
-             WHERE nullif(a.x IS DISTINCT FROM b.x, b.x <= a.x)",
-        ],
+        views: &["SELECT b.k, b.x FROM t AS a RIGHT JOIN t AS b ON a.k = b.x \
+             WHERE nullif(a.x IS DISTINCT FROM b.x, b.x <= a.x)"],
         commits: HOT,
     },
     Written {
         name: "sums of floats that another order of rows changes, taken back",
         tables: &[T],
-        views: &["SELECT k, sum(f) AS a, avg(f) AS b FROM t GROUP BY k", "SELECT sum(f) AS s FROM t"],
+        views: &[
+            "SELECT k, sum(f) AS a, avg(f) AS b FROM t GROUP BY k",
+            "SELECT sum(f) AS s FROM t",
+        ],
         commits: &[
             "+t 1|1|0.1,+t 1|2|0.2,+t 1|3|0.3,+t 2|1|0.7",
             "+t 1|4|1.1,+t 1|5|2.3,+t 2|2|0.1,+t 2|3|0.2",
