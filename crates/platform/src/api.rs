@@ -41,6 +41,8 @@ pub struct Session {
     pub variables: std::collections::BTreeMap<String, String>,
     /// The last commit this session wrote; its reads see at least that.
     pub last_write: Lsn,
+    /// What it has begun.
+    pub transaction: crate::Transaction,
 }
 
 /// The result of one SQL statement.

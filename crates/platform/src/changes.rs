@@ -6,9 +6,9 @@
 
 use crate::platform::Inner;
 use crate::rows::{complete, convert, default_of, refuse_generated};
-use crate::sequencer::{StreamWrite, WriteKind, WriteRequest};
+use crate::sequencer::{StreamWrite, WriteKind};
 use crate::writes::{fold, refuse, target};
-use crate::{Ack, Code, Error, Result, RowSet, Session, query};
+use crate::{Ack, Code, Error, Result, RowSet, Session, query, transactions};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::datasource::MemTable;
@@ -54,11 +54,11 @@ fn count(batches: &[RecordBatch]) -> u64 {
     batches.iter().map(|b| b.num_rows() as u64).sum()
 }
 
-async fn submit(inner: &Inner, def: &StreamDef, change: &Change) -> Result<Ack> {
+async fn submit(inner: &Inner, session: &Session, def: &StreamDef, change: &Change) -> Result<Ack> {
     let write =
         |rows: &Vec<RecordBatch>, kind| StreamWrite { stream: def.id, rows: rows.clone(), kind };
     let writes = vec![write(&change.old, WriteKind::Remove), write(&change.new, WriteKind::Insert)];
-    inner.sequencer.submit(WriteRequest { writes, ..WriteRequest::default() }).await
+    transactions::write(inner, session, writes).await
 }
 
 fn quoted(name: &str) -> String {
@@ -561,7 +561,7 @@ async fn change(
             let returned = returning.of(inner, &[], seen).await?;
             return Ok(Changed { count, lsn: seen, returned });
         }
-        match submit(inner, returning.def, &change).await {
+        match submit(inner, session, returning.def, &change).await {
             Ok(ack) => {
                 let returned = returning.of(inner, told, ack.lsn).await?;
                 return Ok(Changed { count, lsn: ack.lsn, returned });

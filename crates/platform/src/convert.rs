@@ -1,7 +1,7 @@
 //! From the errors of the parts to the one error that leaves the platform.
 
-use crate::{Code, Error};
-use datafusion::common::{DataFusionError, SchemaError};
+use crate::{Code, Error, classify};
+use datafusion::common::DataFusionError;
 use kaplan_base::Remedy;
 use kaplan_sql::dialect;
 
@@ -9,10 +9,12 @@ impl From<dialect::Error> for Error {
     fn from(e: dialect::Error) -> Self {
         let code = match e.kind {
             dialect::Kind::Syntax => Code::Syntax,
-            dialect::Kind::Unsupported | dialect::Kind::UnknownType => Code::Unsupported,
+            dialect::Kind::Unsupported => Code::Unsupported,
+            dialect::Kind::UnknownType => Code::UnknownObject,
             dialect::Kind::UnknownColumn => Code::UnknownColumn,
             dialect::Kind::TooLarge => Code::TooLarge,
-            dialect::Kind::Invalid | dialect::Kind::DuplicateColumn => Code::InvalidInput,
+            dialect::Kind::DuplicateColumn => Code::DuplicateColumn,
+            dialect::Kind::Invalid => Code::InvalidInput,
         };
         let hint = e.hint.clone();
         let error = Error::new(code, e.to_string());
@@ -36,45 +38,9 @@ impl From<DataFusionError> for Error {
             DataFusionError::Collection(mut errors) if !errors.is_empty() => {
                 errors.swap_remove(0).into()
             }
-            DataFusionError::Shared(inner) => Error::new(code_of(&inner), inner.strip_backtrace()),
-            other => {
-                let error = Error::new(code_of(&other), first_line(&other.strip_backtrace()));
-                match &other {
-                    DataFusionError::SchemaError(e, _) => match e.as_ref() {
-                        SchemaError::FieldNotFound { field, .. } => {
-                            let name = field.name.clone();
-                            error.field(name)
-                        }
-                        _ => error,
-                    },
-                    _ => error,
-                }
-            }
+            DataFusionError::Shared(inner) => classify::error(&inner),
+            other => classify::error(&other),
         }
-    }
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_string()
-}
-
-fn code_of(e: &DataFusionError) -> Code {
-    let text = e.to_string();
-    match e {
-        DataFusionError::SQL(..) => Code::Syntax,
-        DataFusionError::SchemaError(..) => Code::UnknownColumn,
-        DataFusionError::Plan(_) if text.contains("Invalid function") => Code::UnknownFunction,
-        DataFusionError::Plan(_) if text.contains("not found") => Code::UnknownRelation,
-        DataFusionError::Plan(_) => Code::InvalidInput,
-        DataFusionError::NotImplemented(_) => Code::Unsupported,
-        DataFusionError::ArrowError(e, _)
-            if matches!(e.as_ref(), arrow::error::ArrowError::DivideByZero) =>
-        {
-            Code::DivisionByZero
-        }
-        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Code::InvalidValue,
-        DataFusionError::ResourcesExhausted(_) => Code::Overloaded,
-        _ => Code::Internal,
     }
 }
 
@@ -210,13 +176,13 @@ impl From<kaplan_serving::Error> for Error {
 
 impl From<arrow::error::ArrowError> for Error {
     fn from(e: arrow::error::ArrowError) -> Self {
-        Error::new(Code::InvalidValue, e.to_string())
+        DataFusionError::from(e).into()
     }
 }
 
 impl From<kaplan_connect::formats::DecodeError> for Error {
     fn from(e: kaplan_connect::formats::DecodeError) -> Self {
-        let mut error = Error::new(Code::InvalidValue, e.message);
+        let mut error = Error::new(classify::of_value(&e.message), e.message);
         (error.hint, error.row, error.field) = (e.hint, e.row, e.field);
         error
     }

@@ -33,6 +33,48 @@ pub enum Code {
     Unsupported,
     /// A value of the wrong type or shape. 22P02, 400.
     InvalidValue,
+    /// A name that several columns have. 42702, 400.
+    AmbiguousColumn,
+    /// Two tables of one name in `FROM`. 42712, 400.
+    DuplicateAlias,
+    /// Types that do not go together. 42804, 400.
+    DatatypeMismatch,
+    /// No cast from the one type to the other. 42846, 400.
+    CannotCoerce,
+    /// An aggregate, or a column beside one, where it cannot be. 42803, 400.
+    Grouping,
+    /// A window function where it cannot be. 42P20, 400.
+    Windowing,
+    /// `ORDER BY` of what is not selected. 42P10, 400.
+    InvalidColumnReference,
+    /// A value for a generated column. 428C9, 400.
+    GeneratedAlways,
+    /// A number beyond its type. 22003, 400.
+    OutOfRange,
+    /// A text that is no date or time. 22007, 400.
+    InvalidDatetime,
+    /// A date or time that there is not. 22008, 400.
+    DatetimeOverflow,
+    /// A text that is too long. 22001, 400.
+    StringTruncation,
+    /// A pattern that is no regular expression. 2201B, 400.
+    InvalidRegex,
+    /// A logarithm that there is not. 2201E, 400.
+    InvalidLogarithm,
+    /// A power or root that there is not. 2201F, 400.
+    InvalidPower,
+    /// A negative `LIMIT`. 2201W, 400.
+    InvalidLimit,
+    /// A negative `OFFSET`. 2201X, 400.
+    InvalidOffset,
+    /// More than one row where one may be. 21000, 400.
+    Cardinality,
+    /// The transaction has failed; only its end is taken. 25P02, 409.
+    FailedTransaction,
+    /// There is no transaction to mark. 25P01, 409.
+    NoTransaction,
+    /// No such savepoint. 3B001, 400.
+    UnknownSavepoint,
     /// A division by zero. 22012, 400.
     DivisionByZero,
     /// A `CHECK` was broken. 23514, 422.
@@ -79,6 +121,10 @@ pub struct Error {
     pub row: Option<u64>,
     /// The field concerned.
     pub field: Option<String>,
+    /// The constraint that was broken.
+    pub constraint: Option<String>,
+    /// Line and column in the statement, from 1.
+    pub place: Option<(u64, u64)>,
 }
 
 /// The platform's result.
@@ -87,7 +133,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a kind, with its sentence.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, stream: None, row: None, field: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            stream: None,
+            row: None,
+            field: None,
+            constraint: None,
+            place: None,
+        }
     }
 
     /// Adds what to do.
@@ -115,6 +170,13 @@ impl Error {
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
+        self
+    }
+
+    /// Names the constraint.
+    #[must_use]
+    pub fn constraint(mut self, constraint: impl Into<String>) -> Self {
+        self.constraint = Some(constraint.into());
         self
     }
 

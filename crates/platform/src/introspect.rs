@@ -108,6 +108,12 @@ impl Platform {
         streams.chain(plain).chain(views).collect()
     }
 
+    /// The full name of what a session calls a relation.
+    #[must_use]
+    pub fn resolve(&self, session: &Session, name: &str) -> String {
+        self.inner.resolve(session, name)
+    }
+
     /// A session with the functions that queries have, and no tables.
     pub fn functions(&self) -> Result<SessionState> {
         Ok(self.inner.planner.session(Vec::new())?)
@@ -121,9 +127,8 @@ impl Platform {
         let inner = &self.inner;
         match parsed.statement {
             Statement::Query(query) => {
-                let (named, repeated) = columns::distinct(&query);
-                let plan = plan(inner, &named).await?;
-                let columns = repeated.restore(plan.schema().inner());
+                let plan = plan(inner, &query).await?;
+                let columns = columns::shown(plan.schema().inner());
                 Ok(Described { parameters: listed(&types(&plan)?), columns: Some(columns) })
             }
             Statement::Insert(insert) => {
@@ -147,15 +152,17 @@ impl Platform {
     /// the first row, for errors.
     pub async fn insert_rows(
         &self,
+        session: &Session,
         stream: &str,
         columns: &[String],
         rows: &RecordBatch,
         first: u64,
     ) -> Result<Ack> {
         let inner = &self.inner;
-        let def = inner.stream(&inner.resolve(&everywhere(inner), stream))?;
+        let def = inner.stream(&inner.resolve(session, stream))?;
         let rows = rows::complete(inner, &def, columns, rows, first).await?;
-        writes::submit(inner, &def, vec![rows], writes::kind(&def)).await.map_err(|e| match e.row {
+        let done = writes::submit(inner, session, &def, vec![rows], writes::kind(&def)).await;
+        done.map_err(|e| match e.row {
             // The sequencer counts within the commit.
             Some(row) => e.row(first + row.saturating_sub(1)),
             None => e,

@@ -5,6 +5,7 @@ use crate::archiver::blocking;
 use crate::columns;
 use crate::names::{self, Named};
 use crate::platform::Inner;
+use crate::transactions::{self, Pending};
 use crate::views::Phase;
 use crate::{Code, Error, Layer, Result, RowSet, Session, ViewRead};
 use arrow::array::RecordBatch;
@@ -16,6 +17,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::{ident, lit};
 use datafusion::sql::sqlparser::ast::Query;
 use kaplan_base::Lsn;
+use kaplan_circuit::Delta;
 use kaplan_lake::relation;
 use kaplan_serving::ServedView;
 use kaplan_speed::{Snapshot, replay};
@@ -103,7 +105,8 @@ impl Inner {
     ) -> Result<Vec<Table>> {
         let catalog = Arc::clone(&self.definitions.read());
         let bound = names::bind(&catalog, session, names)?;
-        self.bound_tables(&catalog, snapshot, &bound).await
+        let pending = transactions::pending(self, session).await?;
+        self.bound_tables(&catalog, snapshot, &bound, pending.as_deref()).await
     }
 
     /// What the names of a query stand for, with their rows.
@@ -112,10 +115,11 @@ impl Inner {
         catalog: &Catalog,
         snapshot: &Snapshot,
         bound: &BTreeMap<String, Bound>,
+        pending: Option<&Pending>,
     ) -> Result<Vec<Table>> {
         let mut tables: Vec<Table> = Vec::with_capacity(bound.len());
         for (name, bound) in bound {
-            let table = self.bound_table(catalog, snapshot, name, bound).await?;
+            let table = self.bound_table(catalog, snapshot, name, bound, pending).await?;
             tables.push(match name.split_once('.') {
                 Some((schema, plain)) => (Some(schema.to_owned()), plain.to_owned(), table),
                 None => (None, name.clone(), table),
@@ -130,6 +134,7 @@ impl Inner {
         snapshot: &Snapshot,
         name: &str,
         bound: &Bound,
+        pending: Option<&Pending>,
     ) -> Result<Arc<dyn TableProvider>> {
         let layer = match names::layer_of(name) {
             Some(("batch", _)) => Layer::Batch,
@@ -145,7 +150,11 @@ impl Inner {
                 }))
             }
             Named::Stream(def) => {
-                let table = self.stream_at(def.stored_name(), snapshot.lsn).await?;
+                let (lsn, own) = match pending {
+                    Some(pending) => (pending.lsn, pending.changes.get(&def.id)),
+                    None => (snapshot.lsn, None),
+                };
+                let table = self.stream_with(def.stored_name(), lsn, own).await?;
                 if names::same_names(&table.schema(), &bound.columns) {
                     return Ok(table);
                 }
@@ -154,7 +163,8 @@ impl Inner {
                 Ok(Arc::new(ViewTable::new(plan, None)))
             }
             Named::Plain(def) => {
-                let tables = Box::pin(self.bound_tables(catalog, snapshot, &def.bound)).await?;
+                let tables =
+                    Box::pin(self.bound_tables(catalog, snapshot, &def.bound, pending)).await?;
                 let state = self.planner.session(tables)?;
                 let query = dialect::parse_query(&def.query)?;
                 let plan = self.planner.plan(&state, &query).await?;
@@ -177,6 +187,16 @@ impl Inner {
 
     /// A stream's or table's rows at an LSN: the lake's, then the log's.
     pub async fn stream_at(&self, name: &str, lsn: Lsn) -> Result<Arc<dyn TableProvider>> {
+        self.stream_with(name, lsn, None).await
+    }
+
+    /// The same with a transaction's own changes.
+    async fn stream_with(
+        &self,
+        name: &str,
+        lsn: Lsn,
+        own: Option<&Delta>,
+    ) -> Result<Arc<dyn TableProvider>> {
         let missing = || Error::new(Code::UnknownRelation, format!("there is no stream {name}"));
         let info = self.streams.named(name).ok_or_else(missing)?;
         loop {
@@ -191,7 +211,12 @@ impl Inner {
             })
             .await?;
             match tail {
-                Ok(tail) => {
+                Ok(mut tail) => {
+                    if let Some(own) = own {
+                        let columns = own.rows.columns().to_vec();
+                        let rows = RecordBatch::try_new(Arc::clone(&info.schema), columns)?;
+                        tail.push(Delta { rows, weights: own.weights.clone() });
+                    }
                     let range = (Lsn::ZERO, archived);
                     let spec = info.table();
                     return Ok(relation(&self.lake, &self.session, &spec, range, tail).await?);
@@ -219,11 +244,11 @@ pub(crate) async fn plan(
 
 /// Runs a query.
 pub(crate) async fn select(inner: &Inner, session: &Session, query: &Query) -> Result<RowSet> {
-    let (named, columns) = columns::distinct(query);
-    let (snapshot, state, plan) = plan(inner, session, &named).await?;
-    let schema = columns.restore(&schema_of(&plan));
+    let (snapshot, state, plan) = plan(inner, session, query).await?;
+    let planned = schema_of(&plan);
+    let schema = columns::shown(&planned);
     let batches = inner.on_query_threads(collect(state, plan)).await?;
-    let batches = columns.relabel(&schema, batches)?;
+    let batches = columns::relabel(&planned, &schema, batches)?;
     let lsn = inner.lsn_of(session, &snapshot, &dialect::relations(query));
     Ok(RowSet { schema, batches, lsn })
 }

@@ -2,6 +2,7 @@
 //! columns are filled in, values are cast as in an assignment. A value that does not fit names its
 //! row and column.
 
+use crate::classify::of_value;
 use crate::platform::Inner;
 use crate::{Code, Error, Result};
 use arrow::array::{Array, ArrayRef, Int32Array, RecordBatch, new_null_array};
@@ -150,7 +151,7 @@ pub(crate) async fn complete(
 /// The error of a value for a generated column.
 pub(crate) fn refuse_generated(def: &StreamDef, column: &ColumnDef) -> Error {
     let message = format!("cannot give a value to the generated column \"{}\"", column.name);
-    Error::new(Code::InvalidInput, message)
+    Error::new(Code::GeneratedAlways, message)
         .stream(&def.name)
         .field(&column.name)
         .hint("leave it out: it is computed from the other columns")
@@ -234,9 +235,9 @@ pub(crate) fn convert(
         return Ok(Arc::clone(values));
     }
     let (have, want) = (dialect::sql_type_of(given), dialect::sql_type_of(field));
-    let wrong = |row: Option<usize>, why: String| {
+    let wrong = |code: Code, row: Option<usize>, why: String| {
         let message = format!("column {} is {want}, and the {have}{why}", field.name());
-        let error = Error::new(Code::InvalidValue, message)
+        let error = Error::new(code, message)
             .stream(&def.name)
             .field(field.name())
             .hint(format!("give a {want}, or cast it: CAST(.. AS {want})"));
@@ -245,9 +246,11 @@ pub(crate) fn convert(
             None => error,
         }
     };
-    let to_bool = *field.data_type() == DataType::Boolean && values.data_type().is_numeric();
-    if to_bool && values.logical_null_count() < values.len() {
-        return Err(wrong(None, " is not".to_owned()));
+    let boolean = |t: &DataType| *t == DataType::Boolean;
+    let (from, to) = (values.data_type(), field.data_type());
+    let mixed = (boolean(to) && from.is_numeric()) || (boolean(from) && to.is_numeric());
+    if mixed && values.logical_null_count() < values.len() {
+        return Err(wrong(Code::DatatypeMismatch, None, " is not".to_owned()));
     }
     let values = match values.data_type().is_floating() && field.data_type().is_integer() {
         true => rounded(values)?,
@@ -256,7 +259,7 @@ pub(crate) fn convert(
     functions::assign(&values, given, field).map_err(|misfit| {
         let value = functions::sql_text(&values, given, misfit.row).ok().flatten();
         let value = value.map(|v| format!(" '{v}'")).unwrap_or_default();
-        wrong(Some(misfit.row), format!("{value} is not"))
+        wrong(of_value(&misfit.message), Some(misfit.row), format!("{value} is not"))
     })
 }
 

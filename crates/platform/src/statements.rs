@@ -4,7 +4,7 @@ use crate::changes::{self, Changed};
 use crate::platform::Inner;
 use crate::{
     BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, definitions, functions,
-    query, runs, verify, views, writes,
+    query, runs, transactions, verify, views, writes,
 };
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -27,9 +27,22 @@ pub(crate) async fn execute(
             limits::MAX_SQL_BYTES
         )));
     }
+    let done = in_order(inner, session, sql).await;
+    if done.is_err() {
+        session.transaction.fail();
+    }
+    done
+}
+
+async fn in_order(inner: &Arc<Inner>, session: &mut Session, sql: &str) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for parsed in dialect::parse(sql)? {
-        let outcome = statement(inner, session, parsed.statement).await?;
+        transactions::check(inner, session, &parsed.statement)?;
+        let remark = transactions::remark(session, &parsed.statement);
+        let mut outcome = statement(inner, session, parsed.statement).await?;
+        if let Outcome::Done { notices, .. } = &mut outcome {
+            notices.extend(remark);
+        }
         if let Outcome::Done { lsn: Some(lsn), .. } = &outcome {
             session.last_write = session.last_write.max(*lsn);
         }
@@ -206,11 +219,8 @@ async fn statement(
             session.variables.remove(&name);
             done("RESET")
         }
-        Statement::Transaction(t) => Outcome::Done {
-            tag: t.tag().into(),
-            lsn: None,
-            notices: vec!["every statement is its own transaction".into()],
-        },
+        Statement::Transaction(verb) => transactions::run(inner, session, verb).await?,
+        Statement::Mark(mark, name) => transactions::mark(session, mark, &name)?,
     })
 }
 

@@ -5,8 +5,8 @@ use crate::archiver::blocking;
 use crate::changes::{Changed, Returning};
 use crate::platform::Inner;
 use crate::rows::{complete, default_of, positional};
-use crate::sequencer::{StreamWrite, WriteKind, WriteRequest};
-use crate::{Ack, Code, Error, Result, RowSet, Session, changes, query, rows};
+use crate::sequencer::{StreamWrite, WriteKind};
+use crate::{Ack, Code, Error, Result, RowSet, Session, changes, query, rows, transactions};
 use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast::{self, SetExpr, TableObject};
 use kaplan_base::Lsn;
@@ -26,12 +26,13 @@ pub(crate) fn kind(def: &StreamDef) -> WriteKind {
 /// Commits complete rows.
 pub(crate) async fn submit(
     inner: &Inner,
+    session: &Session,
     def: &StreamDef,
     rows: Vec<RecordBatch>,
     kind: WriteKind,
 ) -> Result<Ack> {
     let writes = vec![StreamWrite { stream: def.id, rows, kind }];
-    inner.sequencer.submit(WriteRequest { writes, ..WriteRequest::default() }).await
+    transactions::write(inner, session, writes).await
 }
 
 pub(crate) fn refuse(what: &str, hint: &str) -> Error {
@@ -82,7 +83,7 @@ pub(crate) async fn insert(
     let called = changes::called_by_insert(&def, insert);
     let returning = Returning { def: &def, called, items: insert.returning.as_deref() };
     returning.of(inner, &[], Lsn::ZERO).await?;
-    let ack = submit(inner, &def, rows.clone(), kind(&def)).await?;
+    let ack = submit(inner, session, &def, rows.clone(), kind(&def)).await?;
     let returned = returning.of(inner, &rows, ack.lsn).await?;
     let count = ack.rows.saturating_sub(ack.duplicates + ack.dropped + ack.quarantined);
     Ok(Changed { count, lsn: ack.lsn, returned })
@@ -90,11 +91,13 @@ pub(crate) async fn insert(
 
 /// Inserts the rows of a query into a table with the same columns.
 pub(crate) async fn insert_rows(inner: &Inner, def: &StreamDef, rows: RowSet) -> Result<Ack> {
+    // What a definition brings with it is there at once, as the definition is.
+    let session = Session::default();
     let mut batches = Vec::with_capacity(rows.batches.len());
     for batch in &rows.batches {
         batches.push(complete(inner, def, &[], batch, 1).await?);
     }
-    submit(inner, def, batches, kind(def)).await
+    submit(inner, &session, def, batches, kind(def)).await
 }
 
 /// The query whose rows are inserted.
@@ -208,7 +211,7 @@ pub(crate) async fn load(inner: &Inner, session: &Session, load: &Load) -> Resul
                 break;
             };
             let batch = rows::with_generated(inner, &def, batch)?;
-            let ack = submit(inner, &def, vec![batch], kind(&def)).await?;
+            let ack = submit(inner, session, &def, vec![batch], kind(&def)).await?;
             total.lsn = total.lsn.max(ack.lsn);
             total.rows += ack.rows;
             total.duplicates += ack.duplicates;

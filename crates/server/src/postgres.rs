@@ -6,6 +6,7 @@ mod catalog;
 mod cell;
 mod connection;
 mod copy;
+mod named;
 mod parameters;
 mod prepared;
 mod session;
@@ -14,6 +15,7 @@ mod socket;
 mod sqlstate;
 mod startup;
 mod tls;
+mod wire_type;
 
 use crate::serve::Options;
 use catalog::Catalog;

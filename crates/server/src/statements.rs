@@ -77,6 +77,33 @@ pub(crate) fn parameters(sql: &str) -> usize {
     }
 }
 
+/// The items of the bracketed list that a text begins with, and what follows it; none when the
+/// bracket is never closed.
+pub(crate) fn arguments(sql: &str) -> Option<(Vec<&str>, &str)> {
+    let mut items = Vec::new();
+    let (mut depth, mut at, mut start) = (0_usize, 0, 1);
+    while let Some(step) = next(&sql[at..]) {
+        match step {
+            Step::Code('(' | '[', _) => depth += 1,
+            Step::Code(')' | ']', _) if depth == 1 => {
+                let last = sql[start..at].trim();
+                if !last.is_empty() || !items.is_empty() {
+                    items.push(last);
+                }
+                return Some((items, &sql[at + 1..]));
+            }
+            Step::Code(')' | ']', _) => depth = depth.checked_sub(1)?,
+            Step::Code(',', _) if depth == 1 => {
+                items.push(sql[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+        at += step.len();
+    }
+    None
+}
+
 enum Step {
     Code(char, usize),
     Quoted(usize),

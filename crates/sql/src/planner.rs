@@ -17,7 +17,9 @@ use datafusion::catalog::{
 };
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, JoinType, ScalarValue, plan_err};
+use datafusion::common::{
+    DFSchema, DFSchemaRef, DataFusionError, JoinType, ScalarValue, SchemaError, plan_err,
+};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::execution::context::SessionState;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
@@ -277,10 +279,18 @@ pub fn table_of(relation: &Relation) -> (Option<String>, String, Arc<dyn TablePr
 
 /// Gives the output columns the names of the definition.
 pub fn rename(plan: LogicalPlan, columns: &[String]) -> Result<LogicalPlan> {
-    if columns.is_empty() {
-        return Ok(plan);
-    }
     let fields = plan.schema().columns();
+    if columns.is_empty() {
+        let names: Vec<String> =
+            fields.iter().map(|c| dialect::shown_name(&c.name).to_owned()).collect();
+        if let Some(at) = (0..names.len()).find(|at| names[..*at].contains(&names[*at])) {
+            let name = names[at].clone();
+            let twice = SchemaError::DuplicateUnqualifiedField { name };
+            return Err(DataFusionError::SchemaError(Box::new(twice), Box::new(None)).into());
+        }
+        let same = fields.iter().zip(&names).all(|(field, name)| field.name == *name);
+        return if same { Ok(plan) } else { rename(plan, &names) };
+    }
     if fields.len() != columns.len() {
         return Err(Error::unsupported(
             format!("a list of {} column names for {} columns", columns.len(), fields.len()),

@@ -5,6 +5,7 @@
 //! first. Errors name the constraint, the field and the row, counted from 1.
 
 use super::request::{Checks, internal};
+use crate::classify::of_value;
 use crate::{Code, Error, Result};
 use arrow::array::{
     Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, new_null_array,
@@ -52,7 +53,7 @@ pub(super) fn conform(
         columns.push(canonical(column, field).map_err(|misfit| {
             let row = first_row + misfit.row as u64;
             let message = format!("row {row} of {name}: {}: {}", field.name(), misfit.message);
-            Error::new(Code::InvalidValue, message)
+            Error::new(of_value(&misfit.message), message)
                 .stream(name)
                 .row(row)
                 .field(field.name())
@@ -210,6 +211,7 @@ fn rejected(def: &StreamDef, check: &CheckDef, row: u64) -> Error {
     Error::new(Code::ConstraintViolation, message)
         .stream(stream)
         .row(row)
+        .constraint(name)
         .hint("correct or leave out the row; nothing of this request was written")
 }
 

@@ -24,6 +24,7 @@ pub use absorb::Positions;
 pub use request::{Checks, Counters, Definition, Limits, StreamWrite, WriteKind, WriteRequest};
 pub use state::State;
 
+use crate::transactions::Pending as Preview;
 use crate::{Ack, Code, Error, Result};
 use kaplan_base::{Clock, Lsn, StreamId};
 use kaplan_log::{Commit, Log};
@@ -120,6 +121,17 @@ impl Sequencer {
         let bytes = request.bytes();
         let since = Instant::now();
         shared.queue.push(Item::Write(Waiting { request, bytes, reply, since }))?;
+        answered(answer.await)
+    }
+
+    /// What a request would change if it were the next one; nothing is written.
+    ///
+    /// # Errors
+    /// As [`Sequencer::submit`].
+    pub async fn preview(&self, request: WriteRequest) -> Result<Preview> {
+        let (reply, answer) = oneshot::channel();
+        let bytes = request.bytes();
+        self.0.shared.queue.push(Item::Preview(Waiting { request, bytes, reply }))?;
         answered(answer.await)
     }
 
@@ -233,6 +245,10 @@ impl Worker {
         while let Some(work) = self.shared.queue.take() {
             match work {
                 Work::Group(group) => self.group(group),
+                Work::Preview(Waiting { request, reply, .. }) => {
+                    let now_us = self.clock.now_us();
+                    drop(reply.send(self.state.preview(request, now_us)));
+                }
                 Work::Define(definition, reply) => {
                     let id = definition.def.id;
                     let added = self.state.add_stream(*definition);

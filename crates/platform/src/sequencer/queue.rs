@@ -3,6 +3,7 @@
 //! the reason, and what it holds is still handed out.
 
 use super::request::{Definition, Limits, WriteRequest};
+use crate::transactions::Pending as Preview;
 use crate::{Ack, Code, Error, Result};
 use kaplan_base::StreamId;
 use parking_lot::{Condvar, Mutex};
@@ -14,16 +15,17 @@ use tokio::sync::oneshot;
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// A write that waits.
-pub(super) struct Waiting {
+pub(super) struct Waiting<T = Ack> {
     pub request: WriteRequest,
     pub bytes: usize,
-    pub reply: Reply<Ack>,
     pub since: Instant,
+    pub reply: Reply<T>,
 }
 
 /// What the sequencer may be asked, in order.
 pub(super) enum Item {
     Write(Waiting),
+    Preview(Waiting<Preview>),
     Define(Box<Definition>, Reply<()>),
     Redefine(Box<Definition>, Reply<()>),
     Forget(StreamId, Reply<()>),
@@ -32,6 +34,7 @@ pub(super) enum Item {
 /// What the sequencer does next.
 pub(super) enum Work {
     Group(Vec<Waiting>),
+    Preview(Waiting<Preview>),
     Define(Box<Definition>, Reply<()>),
     Redefine(Box<Definition>, Reply<()>),
     Forget(StreamId, Reply<()>),
@@ -92,6 +95,10 @@ impl Queue {
                     return Some(Work::Redefine(definition, reply));
                 }
                 Some(Item::Forget(stream, reply)) => return Some(Work::Forget(stream, reply)),
+                Some(Item::Preview(waiting)) => {
+                    inner.bytes -= waiting.bytes;
+                    return Some(Work::Preview(waiting));
+                }
                 Some(Item::Write(first)) => {
                     return Some(Work::Group(inner.group(first, &self.limits)));
                 }
@@ -115,6 +122,7 @@ impl Queue {
         for item in inner.items.drain(..) {
             match item {
                 Item::Write(waiting) => drop(waiting.reply.send(Err(reason.clone()))),
+                Item::Preview(waiting) => drop(waiting.reply.send(Err(reason.clone()))),
                 Item::Define(_, reply) | Item::Redefine(_, reply) | Item::Forget(_, reply) => {
                     drop(reply.send(Err(reason.clone())));
                 }
@@ -159,6 +167,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Item::Write(waiting) => waiting.bytes,
+            Item::Preview(waiting) => waiting.bytes,
             Item::Define(..) | Item::Redefine(..) | Item::Forget(..) => 0,
         }
     }

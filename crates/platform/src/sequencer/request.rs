@@ -133,7 +133,7 @@ impl WriteRequest {
     }
 
     /// The memory that the rows take, in bytes; of sliced batches only the slice.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let batches = self.writes.iter().flat_map(|w| &w.rows);
         let columns = batches.flat_map(|b| b.columns());
         columns

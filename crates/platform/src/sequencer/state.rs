@@ -10,12 +10,13 @@ use super::checks::fit_quarantine;
 use super::producers::{Producers, check_id};
 use super::request::{Counters, Definition, StreamWrite, WriteKind, WriteRequest, internal};
 use super::stream::{Mark, Stream, Taken, unknown};
+use crate::transactions::Pending as Preview;
 use crate::{Ack, Code, Error, Producer, Result};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use kaplan_base::limits::MAX_COMMIT_BYTES;
 use kaplan_base::{Lsn, StreamId};
-use kaplan_circuit::{Delta, encode_delta};
+use kaplan_circuit::{Delta, decode_delta, encode_delta};
 use kaplan_log::{Commit, Write};
 use std::collections::{BTreeMap, HashMap};
 
@@ -142,6 +143,28 @@ impl State {
             self.revert_to(staged, producers);
         }
         decided
+    }
+
+    /// What a request would change if it were decided now. Nothing may be staged, and nothing is.
+    ///
+    /// # Errors
+    /// As [`State::decide`].
+    pub fn preview(&mut self, request: WriteRequest, now_us: i64) -> Result<Preview> {
+        let lsn = self.head;
+        let decided = self.decide(request, now_us);
+        let changes = decided.and_then(|decision| {
+            let writes = decision.commit.into_iter().flat_map(|commit| commit.writes);
+            let changes = writes.map(|write| {
+                let stream =
+                    self.streams.get(&write.stream).ok_or_else(|| unknown(write.stream))?;
+                let schema = &stream.definition.schema;
+                let delta = decode_delta(schema, &write.payload).map_err(internal)?;
+                Ok((write.stream, delta))
+            });
+            Ok(Preview { lsn, ack: decision.ack, changes: changes.collect::<Result<_>>()? })
+        });
+        self.revert();
+        changes
     }
 
     /// Makes everything staged stay: it is durable.

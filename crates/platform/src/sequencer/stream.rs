@@ -308,6 +308,7 @@ fn duplicate_key(def: &StreamDef, rows: &RecordBatch, at: usize) -> Error {
     let (keys, values) = (def.primary_key.join(", "), values.join(", "));
     Error::new(Code::UniqueViolation, message)
         .stream(name)
+        .constraint(format!("{name}_pkey"))
         .hint(format!("the key ({keys})=({values}) exists already"))
 }
 

@@ -41,6 +41,11 @@ pub(super) async fn run(
     let sql = query(&headers, &body.bytes)?;
     let mut session = Session::default();
     let outcomes = execute(&app.platform, &mut session, &sql).await?;
+    if session.transaction.drop_writes() {
+        let message = "the transaction was not ended, so nothing of it was committed";
+        return Err(ApiError::new(Code::Unsupported, message)
+            .hint("over HTTP a transaction is one request: BEGIN; ..; COMMIT"));
+    }
     respond(accept, outcomes).await
 }
 

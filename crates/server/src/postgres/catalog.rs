@@ -13,9 +13,9 @@ mod replaced;
 mod rules;
 mod tables;
 
+use super::wire_type;
 use crate::statements::keyword;
 use arrow::datatypes::SchemaRef;
-use arrow_pg::datatypes::into_pg_type;
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
 };
@@ -193,7 +193,7 @@ impl Catalog {
         let known = |n: usize| {
             let planned = types.get(&format!("${n}")).cloned().flatten();
             let said = said.get(&n).cloned();
-            said.or_else(|| planned.and_then(|t| into_pg_type(&t).ok()))
+            said.or_else(|| planned.map(|t| wire_type::of_data_type(&t)))
         };
         Ok(((1..=last).map(known).collect(), Arc::clone(plan.schema().inner())))
     }

@@ -1,16 +1,16 @@
 //! One client: what each of its statements is and who answers it. Questions about the server go to
 //! the system catalogs, everything else to the platform.
 
-use super::cell::encode_cell;
+use super::cell::encode_row;
 use super::copy::{self, Copy, CopyIn};
+use super::named::NamedStatements;
 use super::prepared::{Parser, Prepared, Shared, identity, too_large, without_null};
 use super::session::{self, Transaction};
-use super::{parameters, settings, sqlstate};
+use super::{parameters, settings, sqlstate, wire_type};
 use crate::execute::{execute, reads};
 use crate::statements::{keyword, split};
 use arrow::array::{RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use async_trait::async_trait;
 use futures::future::{Either, select};
 use futures::{Sink, SinkExt};
@@ -23,8 +23,8 @@ use pgwire::api::query::{
     send_ready_for_query,
 };
 use pgwire::api::results::{
-    CopyResponse, DataRowEncoder, DescribePortalResponse, DescribeStatementResponse, FieldInfo,
-    QueryResponse, Response, Tag,
+    CopyResponse, DescribePortalResponse, DescribeStatementResponse, FieldInfo, QueryResponse,
+    Response, Tag,
 };
 use pgwire::api::stmt::StoredStatement;
 use pgwire::api::store::PortalStore;
@@ -37,6 +37,7 @@ use pgwire::messages::extendedquery::Execute;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::ParameterStatus;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -57,8 +58,8 @@ struct State {
     /// Rows of a statement whose columns only running it tells, kept for its execution.
     described: Option<(String, RowSet)>,
     copy: Option<CopyIn>,
-    /// Whether something was written since `BEGIN`.
-    wrote: bool,
+    /// Statements of `PREPARE`.
+    named: NamedStatements,
     /// Whether the last statement was `ROLLBACK TO`.
     back: bool,
 }
@@ -111,10 +112,7 @@ impl Connection {
         let outcome = outcomes.map_err(sqlstate::error)?.into_iter().next_back();
         Ok(match outcome {
             Some(Outcome::Rows(rows)) => Answer::Rows(rows),
-            Some(Outcome::Done { tag, notices, lsn }) => {
-                state.wrote |= lsn.is_some();
-                Answer::Done { tag, notices }
-            }
+            Some(Outcome::Done { tag, notices, .. }) => Answer::Done { tag, notices },
             None => Answer::Empty,
         })
     }
@@ -187,22 +185,30 @@ impl Connection {
             return Err(sqlstate::user("25P02", text));
         }
         if let Some(transaction) = transaction {
-            return self.transaction(client, transaction, failed).await;
+            return self.transaction(client, statement, transaction, failed).await;
         }
         if let Some(tag) = session::clean_up(statement) {
             return Ok(Response::Execution(Tag::new(tag)));
         }
         if let Some(name) = session::deallocate(statement) {
             let tag = if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" };
+            self.state.lock().await.named.forget(name.as_deref());
             if let Some(name) = name {
                 client.portal_store().rm_statement(&name);
             }
             return Ok(Response::Execution(Tag::new(tag)));
         }
+        let statement = &*self.expanded(statement).await?;
         match keyword(statement).as_str() {
+            "PREPARE" => {
+                self.state.lock().await.named.prepare(statement)?;
+                return Ok(Response::Execution(Tag::new("PREPARE")));
+            }
             "SET" | "RESET" => return self.set(client, statement).await,
             "DISCARD" => {
-                self.state.lock().await.session.variables.clear();
+                let mut state = self.state.lock().await;
+                state.session.variables.clear();
+                state.named.forget(None);
                 return Ok(Response::Execution(Tag::new("DISCARD ALL")));
             }
             "COPY" => match copy::parse(statement)? {
@@ -222,48 +228,59 @@ impl Connection {
         }
     }
 
+    /// Begins or ends a transaction, or sets a mark in it.
     async fn transaction<C>(
         &self,
         client: &mut C,
+        statement: &str,
         transaction: Transaction,
         failed: bool,
     ) -> PgWireResult<Response>
     where
-        C: Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let mut state = self.state.lock().await;
-        let wrote = std::mem::take(&mut state.wrote);
-        let kept = "what was written since BEGIN stays: each statement is its own transaction";
-        let own = "each statement is its own transaction";
-        let (notice, response) = match transaction {
-            Transaction::Begin(tag) => (own, Response::TransactionStart(Tag::new(tag))),
-            Transaction::Commit if failed => {
-                (if wrote { kept } else { own }, Response::TransactionEnd(Tag::new("ROLLBACK")))
-            }
-            Transaction::Commit => (own, Response::TransactionEnd(Tag::new("COMMIT"))),
-            Transaction::Rollback => {
-                (if wrote { kept } else { own }, Response::TransactionEnd(Tag::new("ROLLBACK")))
-            }
-            Transaction::Mark(tag) => {
-                state.wrote = wrote;
-                (own, Response::Execution(Tag::new(tag)))
-            }
-            Transaction::Back => {
-                (state.wrote, state.back) = (wrote, true);
-                (if wrote { kept } else { own }, Response::Execution(Tag::new("ROLLBACK")))
-            }
+        // What the wire refused has failed the transaction too.
+        let ends = matches!(transaction, Transaction::Commit | Transaction::Rollback);
+        let sql = if failed && ends { "ROLLBACK" } else { statement };
+        let done = execute(&self.shared.platform, &mut state.session, sql).await;
+        if ends {
+            // It has ended even where it could not be committed.
+            client.set_transaction_status(TransactionStatus::Idle);
+        }
+        let outcome = done.map_err(sqlstate::error)?.into_iter().next_back();
+        let Some(Outcome::Done { tag, notices, .. }) = outcome else {
+            return Ok(Response::EmptyQuery);
         };
+        state.back = transaction == Transaction::Back;
         drop(state);
-        let notice = if notice == kept { sqlstate::warning(kept) } else { sqlstate::notice(own) };
-        client.feed(PgWireBackendMessage::NoticeResponse(notice.into())).await?;
-        Ok(response)
+        for notice in notices {
+            let warning = sqlstate::warning(notice).into();
+            client.feed(PgWireBackendMessage::NoticeResponse(warning)).await?;
+        }
+        Ok(match transaction {
+            Transaction::Begin(tag) => Response::TransactionStart(Tag::new(tag)),
+            Transaction::Commit | Transaction::Rollback => Response::TransactionEnd(Tag::new(&tag)),
+            Transaction::Mark(tag) => Response::Execution(Tag::new(tag)),
+            Transaction::Back => Response::Execution(Tag::new("ROLLBACK")),
+        })
+    }
+
+    /// The statement that an `EXECUTE` stands for; every other one stays as it is.
+    async fn expanded<'a>(&self, statement: &'a str) -> PgWireResult<Cow<'a, str>> {
+        if keyword(statement) != "EXECUTE" {
+            return Ok(Cow::Borrowed(statement));
+        }
+        self.state.lock().await.named.executed(statement).map(Cow::Owned)
     }
 
     async fn copy_in(&self, plan: copy::Plan) -> PgWireResult<Response> {
-        let copy = CopyIn::start(&self.shared.platform, plan).map_err(sqlstate::error)?;
+        let mut state = self.state.lock().await;
+        let copy = CopyIn::start(&self.shared.platform, &state.session, plan);
+        let copy = copy.map_err(sqlstate::error)?;
         let response = CopyResponse::new(copy.format(), copy.width(), futures::stream::empty());
-        self.state.lock().await.copy = Some(copy);
+        state.copy = Some(copy);
         Ok(Response::CopyIn(response))
     }
 
@@ -278,17 +295,17 @@ impl Connection {
             return Err(sqlstate::user("0A000", "COPY needs a query that returns rows"));
         };
         let width = rows.schema.fields().len();
+        let messages = copy::Out::new(plan, rows)?;
+        let format = messages.format();
+        let start = pgwire::messages::copy::CopyOutResponse::new(
+            format,
+            i16::try_from(width).unwrap_or(i16::MAX),
+            vec![i16::from(format); width],
+        );
+        client.feed(PgWireBackendMessage::CopyOutResponse(start)).await?;
         let mut count = 0;
-        for message in copy::Out::new(plan, rows)? {
+        for message in messages {
             let (rows, data) = message?;
-            if count == 0 && rows == 0 {
-                let start = pgwire::messages::copy::CopyOutResponse::new(
-                    0,
-                    i16::try_from(width).unwrap_or(i16::MAX),
-                    vec![0; width],
-                );
-                client.feed(PgWireBackendMessage::CopyOutResponse(start)).await?;
-            }
             count += rows;
             if !data.data.is_empty() {
                 client.feed(PgWireBackendMessage::CopyData(data)).await?;
@@ -359,12 +376,13 @@ impl Connection {
         client: &C,
         prepared: &Prepared,
     ) -> PgWireResult<Option<SchemaRef>> {
-        if prepared.columns.is_some() || !reads(&prepared.sql) {
+        let sql = self.expanded(&prepared.sql).await?;
+        if prepared.columns.is_some() || !reads(&sql) {
             return Ok(prepared.columns.clone());
         }
-        let Answer::Rows(rows) = self.answer(client, &prepared.sql).await? else { return Ok(None) };
+        let Answer::Rows(rows) = self.answer(client, &sql).await? else { return Ok(None) };
         let columns = without_null(&rows.schema);
-        self.state.lock().await.described = Some((prepared.sql.clone(), rows));
+        self.state.lock().await.described = Some((sql.into_owned(), rows));
         Ok(Some(columns))
     }
 }
@@ -403,7 +421,7 @@ pub(super) fn fields(schema: &SchemaRef, format: &Format) -> PgWireResult<Vec<Fi
         let text = format!("bind message has {given} result formats but query has {has} columns");
         return Err(sqlstate::user("08P01", text));
     }
-    arrow_schema_to_pg_fields(schema, format, None)
+    Ok(wire_type::described(schema, format))
 }
 
 /// A batch with exactly these columns: what was described is what is sent.
@@ -447,14 +465,7 @@ fn encode_rows(
     fields: Arc<Vec<FieldInfo>>,
     batch: RecordBatch,
 ) -> impl Iterator<Item = PgWireResult<DataRow>> {
-    let mut encoder = DataRowEncoder::new(Arc::clone(&fields));
-    let schema = batch.schema();
-    (0..batch.num_rows()).map(move |row| {
-        for (at, array) in batch.columns().iter().enumerate() {
-            encode_cell(&mut encoder, array, row, schema.field(at), &fields[at])?;
-        }
-        Ok(encoder.take_row())
-    })
+    (0..batch.num_rows()).map(move |row| encode_row(&batch, row, &fields))
 }
 
 #[async_trait]
@@ -591,7 +602,9 @@ impl CopyHandler for Connection {
     {
         let mut state = self.state.lock().await;
         let Some(mut copy) = state.copy.take() else { return Ok(()) };
-        copy.take(&self.shared.platform, &data.data).await.map_err(sqlstate::error)?;
+        copy.take(&self.shared.platform, &state.session, &data.data)
+            .await
+            .map_err(sqlstate::error)?;
         state.copy = Some(copy);
         Ok(())
     }
@@ -606,8 +619,8 @@ impl CopyHandler for Connection {
         let Some(copy) = state.copy.take() else {
             return Err(sqlstate::user("08P01", "there is no COPY to end"));
         };
-        let ack = copy.finish(&self.shared.platform).await.map_err(sqlstate::error)?;
-        state.wrote = true;
+        let ack = copy.finish(&self.shared.platform, &state.session).await;
+        let ack = ack.map_err(sqlstate::error)?;
         state.session.last_write = state.session.last_write.max(ack.lsn);
         let rows = ack.rows.saturating_sub(ack.duplicates + ack.dropped + ack.quarantined);
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);

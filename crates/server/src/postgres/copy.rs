@@ -83,8 +83,10 @@ fn fold(ident: &Ident) -> String {
     }
 }
 
-fn last(name: &ObjectName) -> String {
-    name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default()
+/// The name with its schema, if it has one.
+fn full(name: &ObjectName) -> String {
+    let parts: Vec<String> = name.0.iter().filter_map(|p| p.as_ident()).map(fold).collect();
+    parts.join(".")
 }
 
 /// The COPY that a statement is; none for one of a file on the server.
@@ -113,7 +115,7 @@ pub(super) fn parse(sql: &str) -> PgWireResult<Option<Copy>> {
     let options = read(&options, &legacy_options)?;
     let plan = match source {
         CopySource::Table { table_name, columns } => Plan {
-            table: last(&table_name),
+            table: full(&table_name),
             columns: columns.iter().map(fold).collect(),
             query: None,
             options,
@@ -192,14 +194,18 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+fn quoted_parts(name: &str) -> String {
+    name.split('.').map(quoted).collect::<Vec<_>>().join(".")
+}
+
 /// The query whose rows a `COPY .. TO` sends.
 pub(super) fn query(plan: &Plan) -> String {
     match &plan.query {
         Some(query) => query.clone(),
-        None if plan.columns.is_empty() => format!("SELECT * FROM {}", quoted(&plan.table)),
+        None if plan.columns.is_empty() => format!("SELECT * FROM {}", quoted_parts(&plan.table)),
         None => {
             let columns: Vec<_> = plan.columns.iter().map(|c| quoted(c)).collect();
-            format!("SELECT {} FROM {}", columns.join(", "), quoted(&plan.table))
+            format!("SELECT {} FROM {}", columns.join(", "), quoted_parts(&plan.table))
         }
     }
 }

@@ -152,6 +152,8 @@ fn literal(data_type: &Type, text: &str) -> Result<String, Error> {
         Type::TIMESTAMP => format!("CAST({} AS TIMESTAMP(6))", quoted(text)),
         Type::TIMESTAMPTZ => format!("CAST({} AS TIMESTAMP(6) WITH TIME ZONE)", quoted(text)),
         Type::INTERVAL => format!("INTERVAL {}", quoted(text)),
+        Type::JSON | Type::JSONB => format!("CAST({} AS JSONB)", quoted(text)),
+        Type::UUID => format!("CAST({} AS UUID)", quoted(text)),
         Type::BYTEA => match text.strip_prefix("\\x") {
             Some(hex) if hex.len() % 2 == 0 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
                 format!("X'{hex}'")

@@ -2,10 +2,9 @@
 //! of its result, known before it runs.
 
 use super::catalog::{Catalog, Identity};
-use super::{parameters, session, settings, sqlstate};
+use super::{parameters, session, settings, sqlstate, wire_type};
 use crate::statements::{keyword, parameters as count, split};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_pg::datatypes::into_pg_type;
 use async_trait::async_trait;
 use kaplan_base::limits::MAX_SQL_BYTES;
 use kaplan_platform::{Code, Error, Platform};
@@ -89,7 +88,7 @@ impl Parser {
         }
         let described = platform.describe(sql).await?;
         let known = |t: Option<DataType>| {
-            t.and_then(|t| into_pg_type(&t).ok()).filter(|t| *t != Type::UNKNOWN)
+            t.filter(|t| *t != DataType::Null).map(|t| wire_type::of_data_type(&t))
         };
         Ok((described.parameters.into_iter().map(known).collect(), described.columns))
     }

@@ -1,10 +1,10 @@
 //! Statements about the conversation itself: transactions, cursors and prepared statements by
 //! name, which clients send unasked.
 //!
-//! Every statement is its own transaction. `BEGIN`, `COMMIT` and `ROLLBACK` are taken and answered
-//! with a notice that says so; in between the connection reports the state that PostgreSQL would,
-//! and after an error it refuses statements until the transaction ends, so that a client never has
-//! the second half of what it meant to do as a whole.
+//! The platform keeps transactions; here is only which statements begin, mark and end them, since
+//! the connection reports the state that PostgreSQL would, and after an error it refuses statements
+//! until the transaction ends, so that a client never has the second half of what it meant to do as
+//! a whole.
 
 use crate::statements::keyword;
 

@@ -9,6 +9,27 @@ pub(super) fn sqlstate(code: Code) -> &'static str {
         Code::UnknownRelation => "42P01",
         Code::UnknownColumn => "42703",
         Code::UnknownFunction => "42883",
+        Code::AmbiguousColumn => "42702",
+        Code::DuplicateAlias => "42712",
+        Code::DatatypeMismatch => "42804",
+        Code::CannotCoerce => "42846",
+        Code::Grouping => "42803",
+        Code::Windowing => "42P20",
+        Code::InvalidColumnReference => "42P10",
+        Code::GeneratedAlways => "428C9",
+        Code::OutOfRange => "22003",
+        Code::InvalidDatetime => "22007",
+        Code::DatetimeOverflow => "22008",
+        Code::StringTruncation => "22001",
+        Code::InvalidRegex => "2201B",
+        Code::InvalidLogarithm => "2201E",
+        Code::InvalidPower => "2201F",
+        Code::InvalidLimit => "2201W",
+        Code::InvalidOffset => "2201X",
+        Code::Cardinality => "21000",
+        Code::FailedTransaction => "25P02",
+        Code::NoTransaction => "25P01",
+        Code::UnknownSavepoint => "3B001",
         Code::DivisionByZero => "22012",
         Code::WrongObject => "42809",
         Code::UnknownObject => "42704",
@@ -37,7 +58,11 @@ pub(super) fn sqlstate(code: Code) -> &'static str {
 pub(super) fn info(error: Error) -> ErrorInfo {
     let code = sqlstate(error.code).to_owned();
     let mut info = ErrorInfo::new("ERROR".to_owned(), code, error.message);
-    (info.hint, info.table, info.column) = (error.hint, error.stream, error.field);
+    (info.hint, info.column, info.constraint) = (error.hint, error.field, error.constraint);
+    if let Some(stream) = error.stream {
+        let (schema, table) = stream.split_once('.').unwrap_or(("public", &stream));
+        (info.schema, info.table) = (Some(schema.to_owned()), Some(table.to_owned()));
+    }
     info.where_context = error.row.map(|row| format!("row {row}"));
     info
 }

@@ -17,6 +17,7 @@ mod ignored;
 mod interval;
 mod options;
 mod relations;
+mod result_names;
 mod session;
 mod source;
 mod statement;
@@ -33,11 +34,12 @@ pub(crate) use function::inline;
 pub use function::{Functions, called, closed};
 pub use hop::{HOP_STARTS, hop_starts};
 pub use relations::relations;
+pub use result_names::shown_name;
 pub use session::session_bounds;
 pub use source::{MAX_ITEM_TOKENS, MAX_NESTING, MAX_SET_OPERATIONS};
 pub use statement::{
     Alter, AlterAction, AlterView, CreateIndex, CreateQuery, CreateStream, CreateView,
-    DropRelations, Explain, ExplainTarget, Format, Load, Object, Parsed, Show, Statement,
+    DropRelations, Explain, ExplainTarget, Format, Load, Mark, Object, Parsed, Show, Statement,
     Transaction, ViewOptions,
 };
 pub(crate) use types::Types;
@@ -109,14 +111,12 @@ const STATEMENTS: &str = "a statement, such as SELECT, CREATE STREAM, CREATE TAB
      CREATE MATERIALIZED VIEW, INSERT, COPY, SHOW, REFRESH or DROP";
 
 /// First words of statements that PostgreSQL or its relatives have and Kaplan has not.
-const UNSUPPORTED: [(&str, &str); 13] = [
+const UNSUPPORTED: [(&str, &str); 11] = [
     ("SUBSCRIBE", "poll the view with SELECT"),
     ("MERGE", "use INSERT .. ON CONFLICT, UPDATE and DELETE"),
     ("GRANT", "there are no users and no rights; put a proxy in front"),
     ("REVOKE", "there are no users and no rights; put a proxy in front"),
     ("DECLARE", "run the query without a cursor"),
-    ("SAVEPOINT", "every statement is its own commit"),
-    ("RELEASE", "every statement is its own commit"),
     ("PREPARE", "use the protocol's prepared statements"),
     ("EXECUTE", "use the protocol's prepared statements"),
     ("LISTEN", "poll the view with SELECT"),

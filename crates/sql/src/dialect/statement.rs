@@ -119,8 +119,33 @@ pub enum Statement {
     Reset(String),
     /// `BEGIN`, `COMMIT`, `ROLLBACK` in their spellings.
     Transaction(Transaction),
+    /// `SAVEPOINT name`, `RELEASE [SAVEPOINT] name`, `ROLLBACK TO [SAVEPOINT] name`.
+    Mark(Mark, String),
     /// A query.
     Query(Box<ast::Query>),
+}
+
+/// What a statement does with a savepoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Sets it.
+    Savepoint,
+    /// Forgets it.
+    Release,
+    /// Goes back to it.
+    RollbackTo,
+}
+
+impl Mark {
+    /// PostgreSQL's command tag.
+    #[must_use]
+    pub fn tag(self) -> &'static str {
+        match self {
+            Mark::Savepoint => "SAVEPOINT",
+            Mark::Release => "RELEASE",
+            Mark::RollbackTo => "ROLLBACK",
+        }
+    }
 }
 
 /// `CREATE {STREAM | TABLE}`: everything of a [`StreamDef`] but the number and the position.

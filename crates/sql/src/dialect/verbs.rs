@@ -3,7 +3,7 @@
 
 use super::cursor::Cursor;
 use super::error::{Error, Kind, Result};
-use super::statement::{Explain, ExplainTarget, Format, Load, Show, Statement, Transaction};
+use super::statement::{Explain, ExplainTarget, Format, Load, Mark, Show, Statement, Transaction};
 use super::{digits, view, window};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -37,6 +37,8 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
         "ROLLBACK",
         "ABORT",
         "DISCARD ALL",
+        "SAVEPOINT",
+        "RELEASE",
     ];
     let Some(found) = cursor.accept_one(&words) else { return Ok(None) };
     let statement = match words[found] {
@@ -59,6 +61,11 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
         "SET" => set(cursor)?,
         "RESET" => Statement::Reset(setting(cursor)?),
         "BEGIN" | "START TRANSACTION" => transaction(cursor, Transaction::Begin)?,
+        "SAVEPOINT" => Statement::Mark(Mark::Savepoint, cursor.name("savepoint name")?),
+        "RELEASE" => {
+            cursor.accept("SAVEPOINT");
+            Statement::Mark(Mark::Release, cursor.name("savepoint name")?)
+        }
         "COMMIT" | "END" => transaction(cursor, Transaction::Commit)?,
         "ROLLBACK" | "ABORT" => transaction(cursor, Transaction::Rollback)?,
         _ => Statement::Reset("all".to_owned()),
@@ -326,8 +333,15 @@ fn rest<'a>(cursor: &mut Cursor<'a>) -> &'a str {
     cursor.text_from(first)
 }
 
-/// The end of `BEGIN ..`: modes are read over, since every statement is its own commit.
+/// The end of `BEGIN ..`: modes are read over, since there is one kind of transaction.
 fn transaction(cursor: &mut Cursor<'_>, transaction: Transaction) -> Result<Statement> {
+    if transaction == Transaction::Rollback {
+        cursor.accept_one(&["WORK", "TRANSACTION"]);
+        if cursor.accept("TO") {
+            cursor.accept("SAVEPOINT");
+            return Ok(Statement::Mark(Mark::RollbackTo, cursor.name("savepoint name")?));
+        }
+    }
     if cursor.is("TO") || cursor.is("PREPARED") {
         return Err(cursor.here(Error::new(
             Kind::Unsupported,

@@ -16,6 +16,7 @@
 use super::cursor::folded_name;
 use super::error::{Error, Kind, Result};
 use super::hop::HOP_STARTS;
+use super::result_names::name_columns;
 use super::session::{SESSION_END, SESSION_START};
 use super::source::DIALECT;
 use super::{digits, ignored, interval};
@@ -38,6 +39,7 @@ const MAX_WINDOW_US: i64 = 36_525 * 86_400 * 1_000_000;
 /// # Errors
 /// A window has the wrong arguments, or the query would write.
 pub fn rewrite(query: &mut Query) -> Result<()> {
+    name_columns(query);
     rewrite_in(query)
 }
 

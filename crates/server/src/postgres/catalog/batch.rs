@@ -1,6 +1,7 @@
 //! System tables from a line of `name:type` and rows of values, with the field metadata by which
 //! the wire tells object ids and one-byte characters from plain integers and texts.
 
+use crate::postgres::wire_type;
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Int16Array, Int16Builder, Int32Array, Int64Array,
     ListBuilder, RecordBatch, StringArray, StringBuilder,
@@ -78,8 +79,8 @@ fn field(name: &str, declared: &str) -> Field {
     let field = Field::new(name, data_type, true);
     let marked = |key: &str, value: &str| HashMap::from([(key.to_owned(), value.to_owned())]);
     match declared {
-        "oid" => field.with_metadata(marked("pg.oid_alias", "oid")),
-        "char" => field.with_metadata(marked("pg.char", "char")),
+        "oid" => field.with_metadata(marked(wire_type::OID, "oid")),
+        "char" => field.with_metadata(marked(wire_type::CHAR, "char")),
         _ => field,
     }
 }
@@ -179,6 +180,6 @@ mod tests {
         assert_eq!(batch.num_rows(), 2);
         let nulls: Vec<usize> = batch.columns().iter().map(|c| c.null_count()).collect();
         assert_eq!(nulls, [1, 2, 1, 2]);
-        assert_eq!(batch.schema().field(0).metadata()["pg.oid_alias"], "oid");
+        assert_eq!(batch.schema().field(0).metadata()[wire_type::OID], "oid");
     }
 }

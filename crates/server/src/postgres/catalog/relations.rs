@@ -4,8 +4,8 @@
 
 use super::Identity;
 use super::batch::{Row, Value};
+use crate::postgres::wire_type::{length, modifier, type_of};
 use arrow::datatypes::{DataType, FieldRef};
-use arrow_pg::datatypes::field_into_pg_type;
 use kaplan_platform::{RelationInfo, RelationKind};
 use kaplan_sql::dialect::sql_type_name;
 use pgwire::api::Type;
@@ -118,32 +118,6 @@ pub(super) fn class(relations: &[RelationInfo]) -> Vec<Row<'static>> {
     rows
 }
 
-/// The wire's type of a column; text where it has none.
-pub(super) fn type_of(field: &FieldRef) -> Type {
-    field_into_pg_type(field).unwrap_or(Type::TEXT)
-}
-
-/// The type modifier: precision and scale of a numeric.
-fn modifier(data_type: &DataType) -> i64 {
-    match data_type {
-        DataType::Decimal128(precision, scale) => {
-            ((i64::from(*precision) << 16) | i64::from(*scale)) + 4
-        }
-        _ => -1,
-    }
-}
-
-fn length(data_type: &Type) -> i64 {
-    match *data_type {
-        Type::BOOL | Type::CHAR => 1,
-        Type::INT2 => 2,
-        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID => 4,
-        Type::INT8 | Type::FLOAT8 | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::TIME => 8,
-        Type::INTERVAL => 16,
-        _ => -1,
-    }
-}
-
 pub(super) const ATTRIBUTE: &str = "attrelid:oid attname atttypid:oid attstattarget:int \
     attlen:int2 attnum:int2 attndims:int attcacheoff:int atttypmod:int attbyval:bool \
     attalign:char attstorage:char attcompression:char attnotnull:bool atthasdef:bool \
@@ -153,7 +127,7 @@ pub(super) const ATTRIBUTE: &str = "attrelid:oid attname atttypid:oid attstattar
 
 fn attribute_row(relation: i64, number: usize, field: &FieldRef) -> Row<'static> {
     let data_type = type_of(field);
-    let size = length(&data_type);
+    let size = i64::from(length(&data_type));
     let text = data_type == Type::TEXT;
     let array = matches!(field.data_type(), DataType::List(_) | DataType::LargeList(_));
     let mut row: Row<'static> = vec![
@@ -165,7 +139,7 @@ fn attribute_row(relation: i64, number: usize, field: &FieldRef) -> Row<'static>
         ("attnum", number.into()),
         ("attndims", i64::from(array).into()),
         ("attcacheoff", Value::Int(-1)),
-        ("atttypmod", modifier(field.data_type()).into()),
+        ("atttypmod", i64::from(modifier(field)).into()),
         ("attbyval", (size > 0 && size <= 8).into()),
         ("attalign", if size == 8 { "d" } else { "i" }.into()),
         ("attstorage", if size > 0 { "p" } else { "x" }.into()),

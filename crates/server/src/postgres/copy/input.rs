@@ -3,12 +3,11 @@
 //! those of a CSV body over HTTP are.
 
 use super::{COMMIT_BYTES, COMMIT_ROWS, Format, MAX_ROW_BYTES, Options, Plan};
-use crate::postgres::parameters;
+use crate::postgres::{parameters, wire_type};
 use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_pg::datatypes::into_pg_type;
 use kaplan_connect::formats::typed_text;
-use kaplan_platform::{Ack, Code, Error, Platform, Result};
+use kaplan_platform::{Ack, Code, Error, Platform, Result, Session};
 use pgwire::api::Type;
 use std::sync::Arc;
 
@@ -24,6 +23,8 @@ pub(in crate::postgres) struct CopyIn {
     /// Number of the next row, from 1.
     next: u64,
     total: Ack,
+    /// Whether a transaction keeps the rows until its end.
+    kept: bool,
 }
 
 fn bad(row: u64, message: impl std::fmt::Display) -> Error {
@@ -31,7 +32,8 @@ fn bad(row: u64, message: impl std::fmt::Display) -> Error {
 }
 
 impl CopyIn {
-    pub fn start(platform: &Platform, plan: Plan) -> Result<Self> {
+    pub fn start(platform: &Platform, session: &Session, mut plan: Plan) -> Result<Self> {
+        plan.table = platform.resolve(session, &plan.table);
         let all = platform.stream_schema(&plan.table)?;
         let names = match plan.columns.is_empty() {
             true => all.fields().iter().map(|f| f.name().clone()).collect(),
@@ -46,8 +48,7 @@ impl CopyIn {
             // Whether NULL may stand there is the sequencer's to say.
             fields.push(field.clone().with_nullable(true));
         }
-        let types: Vec<Type> =
-            fields.iter().map(|f| into_pg_type(f.data_type()).unwrap_or(Type::TEXT)).collect();
+        let types: Vec<Type> = fields.iter().map(wire_type::type_of).collect();
         let columns = names.iter().map(|_| StringBuilder::new()).collect();
         let records = Records::new(plan.options, types);
         Ok(Self {
@@ -60,6 +61,7 @@ impl CopyIn {
             bytes: 0,
             next: 1,
             total: Ack::default(),
+            kept: false,
         })
     }
 
@@ -73,7 +75,12 @@ impl CopyIn {
     }
 
     /// Takes a piece of the client's bytes and commits what is enough for a commit.
-    pub async fn take(&mut self, platform: &Platform, bytes: &[u8]) -> Result<()> {
+    pub async fn take(
+        &mut self,
+        platform: &Platform,
+        session: &Session,
+        bytes: &[u8],
+    ) -> Result<()> {
         self.bytes += bytes.len();
         let mut rest = bytes;
         loop {
@@ -83,20 +90,20 @@ impl CopyIn {
                 Err(error) => return Err(self.explained(bad(self.next, error))),
             }
             if self.rows >= COMMIT_ROWS || (self.bytes >= COMMIT_BYTES && self.rows > 0) {
-                self.commit(platform).await?;
+                self.commit(platform, session).await?;
                 self.bytes = rest.len();
             }
         }
     }
 
     /// Commits the rest.
-    pub async fn finish(mut self, platform: &Platform) -> Result<Ack> {
+    pub async fn finish(mut self, platform: &Platform, session: &Session) -> Result<Ack> {
         match self.records.next(&mut &b""[..], true) {
             Ok(true) => self.push()?,
             Ok(false) => {}
             Err(error) => return Err(self.explained(bad(self.next, error))),
         }
-        self.commit(platform).await?;
+        self.commit(platform, session).await?;
         Ok(self.total)
     }
 
@@ -131,10 +138,11 @@ impl CopyIn {
         Ok(())
     }
 
-    async fn commit(&mut self, platform: &Platform) -> Result<()> {
+    async fn commit(&mut self, platform: &Platform, session: &Session) -> Result<()> {
         if self.rows == 0 {
             return Ok(());
         }
+        self.kept = session.transaction.is_open();
         let first = self.next - self.rows as u64;
         let arrays = self.columns.iter_mut().map(|c| Arc::new(c.finish()) as ArrayRef).collect();
         let fields = self.names.iter().map(|n| Field::new(n, DataType::Utf8, true));
@@ -142,7 +150,7 @@ impl CopyIn {
         let text = RecordBatch::try_new(text, arrays)?;
         let typed = typed_text(&text, &self.schema, first).map_err(Error::from);
         let rows = typed.map_err(|e| self.explained(e))?;
-        let ack = platform.insert_rows(&self.table, &self.names, &rows, first).await;
+        let ack = platform.insert_rows(session, &self.table, &self.names, &rows, first).await;
         let ack = ack.map_err(|e| self.explained(e))?;
         self.total.lsn = self.total.lsn.max(ack.lsn);
         self.total.rows += ack.rows;
@@ -156,7 +164,7 @@ impl CopyIn {
     /// An error that also says what is committed already.
     fn explained(&self, error: Error) -> Error {
         let error = error.stream(&self.table);
-        if self.total.rows == 0 {
+        if self.total.rows == 0 || self.kept {
             return error;
         }
         let done = format!(

@@ -1,92 +1,127 @@
-//! Rows to the client, in text and csv.
+//! Rows to the client, in text, csv and binary format.
 
 use super::{Format, Options, Plan};
-use crate::postgres::cell::encode_cell;
-use crate::postgres::connection::{fields, fit};
+use crate::postgres::cell::{cell_text, encode_row};
+use crate::postgres::connection::fit;
 use crate::postgres::prepared::without_null;
-use crate::postgres::sqlstate;
+use crate::postgres::wire_type;
 use arrow::array::RecordBatch;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use kaplan_platform::RowSet;
 use pgwire::api::portal::Format as WireFormat;
-use pgwire::api::results::{CopyCsvOptions, CopyEncoder, CopyTextOptions, FieldInfo};
+use pgwire::api::results::FieldInfo;
 use pgwire::error::PgWireResult;
 use pgwire::messages::copy::CopyData;
-use std::sync::Arc;
 
-/// The messages: first one without a row (empty, or the header), then one for each row.
+/// How a COPY in binary format begins: its signature, no flags, no extension.
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// The messages: first one without a row (empty, the header or the signature), then one for each
+/// row, then in binary format the mark of the end.
 pub(in crate::postgres) struct Out {
-    header: Option<CopyData>,
+    options: Options,
+    start: Option<Bytes>,
     batches: std::vec::IntoIter<RecordBatch>,
     /// The batch under way and its next row.
     current: Option<(RecordBatch, usize)>,
-    fields: Arc<Vec<FieldInfo>>,
-    encoder: CopyEncoder,
+    fields: Vec<FieldInfo>,
+    ended: bool,
 }
 
 impl Out {
     pub fn new(plan: &Plan, rows: RowSet) -> PgWireResult<Self> {
         let schema = without_null(&rows.schema);
-        let fields = Arc::new(fields(&schema, &WireFormat::UnifiedText)?);
-        let options = &plan.options;
-        let encoder = encoder(options, &fields)?;
-        let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-        let header = if options.header { line(options, &names) } else { String::new() };
+        let options = plan.options.clone();
+        let names = schema.fields().iter().map(|f| Some(f.name().clone())).collect();
+        let start = match options.format {
+            Format::Binary => Bytes::from_static(SIGNATURE),
+            _ if options.header => line(&options, names),
+            _ => Bytes::new(),
+        };
         let batches = rows.batches.iter().map(|batch| fit(batch, &schema));
         Ok(Self {
-            header: Some(CopyData::new(Bytes::from(header))),
+            start: Some(start),
             batches: batches.collect::<PgWireResult<Vec<_>>>()?.into_iter(),
             current: None,
-            fields,
-            encoder,
+            fields: wire_type::described(&schema, &WireFormat::UnifiedBinary),
+            ended: options.format != Format::Binary,
+            options,
         })
     }
 
-    fn row(&mut self, batch: &RecordBatch, row: usize) -> PgWireResult<CopyData> {
+    /// 0 for text and csv, 1 for binary.
+    pub fn format(&self) -> i8 {
+        i8::from(self.options.format == Format::Binary)
+    }
+
+    fn row(&self, batch: &RecordBatch, row: usize) -> PgWireResult<Bytes> {
+        if self.options.format == Format::Binary {
+            let encoded = encode_row(batch, row, &self.fields)?;
+            let mut out = BytesMut::with_capacity(2 + encoded.data.len());
+            out.put_i16(encoded.field_count);
+            out.put_slice(&encoded.data);
+            return Ok(out.freeze());
+        }
         let schema = batch.schema();
-        for (at, array) in batch.columns().iter().enumerate() {
-            encode_cell(&mut self.encoder, array, row, schema.field(at), &self.fields[at])?;
-        }
-        Ok(self.encoder.take_copy())
+        let columns = batch.columns().iter().zip(schema.fields());
+        let values = columns.map(|(array, field)| cell_text(array, field, row));
+        Ok(line(&self.options, values.collect::<PgWireResult<Vec<_>>>()?))
     }
 }
 
-fn encoder(options: &Options, fields: &Arc<Vec<FieldInfo>>) -> PgWireResult<CopyEncoder> {
-    let (delimiter, null) = (options.delimiter().to_string(), options.null());
-    match options.format {
-        Format::Text => {
-            let mut text = CopyTextOptions::default();
-            (text.delimiter, text.null_string) = (delimiter.into(), null.into());
-            Ok(CopyEncoder::new_text(Arc::clone(fields), text))
+/// One line of text or csv.
+fn line(options: &Options, values: Vec<Option<String>>) -> Bytes {
+    let alone = values.len() == 1;
+    let mut out = String::new();
+    for (at, value) in values.into_iter().enumerate() {
+        if at > 0 {
+            out.push(options.delimiter());
         }
-        Format::Csv => {
-            let mut csv = CopyCsvOptions::default();
-            (csv.delimiter, csv.null_string) = (delimiter.into(), null.into());
-            csv.quote = options.quote.to_string().into();
-            csv.escape = options.escape().to_string().into();
-            Ok(CopyEncoder::new_csv(Arc::clone(fields), csv))
+        match value {
+            None => out.push_str(options.null()),
+            Some(value) if options.format == Format::Csv => {
+                push_csv(&mut out, options, &value, alone);
+            }
+            Some(value) => push_text(&mut out, options, &value),
         }
-        Format::Binary => {
-            let text = "COPY TO STDOUT in binary format is not supported: use text or csv";
-            Err(sqlstate::user("0A000", text))
+    }
+    out.push('\n');
+    Bytes::from(out)
+}
+
+fn push_text(out: &mut String, options: &Options, value: &str) {
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            c if c == options.delimiter() => out.extend(['\\', c]),
+            c => out.push(c),
         }
     }
 }
 
-/// The header line.
-fn line(options: &Options, names: &[&str]) -> String {
-    let delimiter = options.delimiter();
-    let name = |name: &&str| {
-        let plain = !name.contains([delimiter, options.quote, '\n', '\r']);
-        if plain || options.format == Format::Text {
-            return (*name).to_owned();
+/// Quoted where a reader would else take the value for something different: NULL, the end of the
+/// data, or several values.
+fn push_csv(out: &mut String, options: &Options, value: &str, alone: bool) {
+    let (quote, escape) = (options.quote, options.escape());
+    let special = |c| c == options.delimiter() || c == quote || c == '\n' || c == '\r';
+    let quoted = value == options.null() || value.contains(special) || (alone && value == "\\.");
+    if !quoted {
+        return out.push_str(value);
+    }
+    out.push(quote);
+    for c in value.chars() {
+        if c == quote || c == escape {
+            out.push(escape);
         }
-        let (quote, escape) = (options.quote, options.escape());
-        let inner = name.replace(quote, &format!("{escape}{quote}"));
-        format!("{quote}{inner}{quote}")
-    };
-    let names: Vec<String> = names.iter().map(name).collect();
-    format!("{}\n", names.join(&delimiter.to_string()))
+        out.push(c);
+    }
+    out.push(quote);
 }
 
 impl Iterator for Out {
@@ -94,18 +129,46 @@ impl Iterator for Out {
     type Item = PgWireResult<(usize, CopyData)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(header) = self.header.take() {
-            return Some(Ok((0, header)));
+        if let Some(start) = self.start.take() {
+            return Some(Ok((0, CopyData::new(start))));
         }
         loop {
             match self.current.take() {
                 Some((batch, row)) if row < batch.num_rows() => {
                     let data = self.row(&batch, row);
                     self.current = Some((batch, row + 1));
-                    return Some(data.map(|data| (1, data)));
+                    return Some(data.map(|data| (1, CopyData::new(data))));
                 }
-                _ => self.current = Some((self.batches.next()?, 0)),
+                _ => match self.batches.next() {
+                    Some(batch) => self.current = Some((batch, 0)),
+                    None if self.ended => return None,
+                    None => {
+                        self.ended = true;
+                        let end = Bytes::copy_from_slice(&(-1_i16).to_be_bytes());
+                        return Some(Ok((0, CopyData::new(end))));
+                    }
+                },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::copy::{Copy, parse};
+
+    fn written(copy: &str, values: &[Option<&str>]) -> String {
+        let Some(Copy::Out(plan)) = parse(copy).unwrap() else { panic!("not a COPY TO STDOUT") };
+        let values = values.iter().map(|v| v.map(str::to_owned)).collect();
+        String::from_utf8(line(&plan.options, values).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn values_are_told_from_marks() {
+        let values = [Some("a\tb\\"), None, Some(""), Some("c\nd")];
+        assert_eq!(written("COPY t TO STDOUT", &values), "a\\tb\\\\\t\\N\t\tc\\nd\n");
+        let values = [Some("a,b"), None, Some(""), Some("say \"x\"")];
+        assert_eq!(written("COPY t TO STDOUT CSV", &values), "\"a,b\",,\"\",\"say \"\"x\"\"\"\n");
     }
 }
