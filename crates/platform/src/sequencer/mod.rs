@@ -130,8 +130,8 @@ impl Sequencer {
     /// As [`Sequencer::submit`].
     pub async fn preview(&self, request: WriteRequest) -> Result<Preview> {
         let (reply, answer) = oneshot::channel();
-        let bytes = request.bytes();
-        self.0.shared.queue.push(Item::Preview(Waiting { request, bytes, reply }))?;
+        let (bytes, since) = (request.bytes(), Instant::now());
+        self.0.shared.queue.push(Item::Preview(Waiting { request, bytes, reply, since }))?;
         answered(answer.await)
     }
 
