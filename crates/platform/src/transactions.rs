@@ -95,7 +95,7 @@ impl Transaction {
         let Some(open) = open.as_mut() else {
             return Err(Error::new(Code::NoTransaction, "the transaction has ended"));
         };
-        let added = WriteRequest { writes, producer: None };
+        let added = WriteRequest { writes, ..WriteRequest::default() };
         let size = added.bytes();
         if open.bytes + size > MAX_TRANSACTION_BYTES {
             let message =
@@ -128,7 +128,7 @@ impl Transaction {
                 let kept = open.savepoints[at].1;
                 open.savepoints.truncate(at + 1);
                 let gone = open.writes.split_off(kept);
-                let gone = WriteRequest { writes: gone, producer: None };
+                let gone = WriteRequest { writes: gone, ..WriteRequest::default() };
                 open.bytes = open.bytes.saturating_sub(gone.bytes());
                 (open.failed, open.pending) = (false, None);
             }
@@ -144,7 +144,7 @@ pub(crate) async fn write(
     writes: Vec<StreamWrite>,
 ) -> Result<Ack> {
     if !session.transaction.is_open() {
-        return inner.sequencer.submit(WriteRequest { writes, producer: None }).await;
+        return inner.sequencer.submit(WriteRequest { writes, ..WriteRequest::default() }).await;
     }
     // Rows that only come in do not depend on what the transaction wrote before.
     let alone = |w: &StreamWrite| matches!(w.kind, WriteKind::Append | WriteKind::Upsert);
@@ -153,7 +153,7 @@ pub(crate) async fn write(
         false => session.transaction.writes_to(Some(&writes)),
     };
     tried.extend(writes.iter().cloned());
-    let request = WriteRequest { writes: tried, producer: None };
+    let request = WriteRequest { writes: tried, ..WriteRequest::default() };
     let ack = inner.sequencer.preview(request).await?.ack;
     session.transaction.add(writes)?;
     Ok(Ack { lsn: session.last_write, ..ack })
@@ -172,7 +172,7 @@ pub(crate) async fn pending(inner: &Inner, session: &Session) -> Result<Option<A
         return Ok(Some(known));
     }
     let writes = session.transaction.writes_to(None);
-    let (request, count) = (WriteRequest { writes, producer: None }, session.transaction.count());
+    let (request, count) = (WriteRequest { writes, ..WriteRequest::default() }, session.transaction.count());
     let made = Arc::new(inner.sequencer.preview(request).await?);
     if let Some(open) = session.transaction.0.lock().as_mut()
         && open.writes.len() == count
@@ -268,7 +268,7 @@ pub(crate) async fn run(inner: &Inner, session: &Session, verb: Verb) -> Result<
             if open.writes.is_empty() {
                 return Ok(Outcome::Done { tag, lsn: None, notices: Vec::new() });
             }
-            let request = WriteRequest { writes: open.writes, producer: None };
+            let request = WriteRequest { writes: open.writes, ..WriteRequest::default() };
             let ack = inner.sequencer.submit(request).await.map_err(explained)?;
             Ok(Outcome::Done { tag, lsn: Some(ack.lsn), notices: Vec::new() })
         }
