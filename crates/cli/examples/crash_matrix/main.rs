@@ -3,20 +3,26 @@
 //!
 //! Every round writes, runs batches, replays or defines views, is killed with SIGKILL, starts
 //! again on the same directory, sends again what was not acknowledged, and compares every stream,
-//! table and view with what the program itself knows. Exits with 1 on any difference, and then
+//! table and view with what the program itself knows. With maven and java there is a Kafka broker
+//! too, which a source reads and sinks write, and which is killed now and then. Exits with 1 on any difference, and then
 //! keeps the data directory and prints its path. The seed repeats the choices, not the moments:
 //! those depend on the machine.
 //!
 //! Refuses to run without the program: build it with `cargo build -p kaplan-cli`.
 
+#[path = "../../../platform/tests/it/broker.rs"]
+#[allow(clippy::unwrap_used, dead_code, reason = "the tests' own; a broken broker ends the run")]
+mod broker;
 mod check;
 mod load;
+mod queue;
 mod server;
 mod truth;
 
 use anyhow::{Context, bail};
 use check::Report;
 use load::{Stopped, World};
+use queue::Queue;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use server::Server;
@@ -32,6 +38,8 @@ const DEFAULT_ROUNDS: u64 = 10;
 const ROUNDS_PER_DIRECTORY: u64 = 25;
 /// Each view is also verified by the server itself in one of this many rounds.
 const ROUNDS_PER_VERIFY: u64 = 5;
+/// The topics are read and compared in one of this many rounds, and after the broker died.
+const ROUNDS_PER_TOPICS: u64 = 3;
 /// The kill comes at most this long after the phase began.
 const MAX_DELAY_MS: u64 = 400;
 /// Writes run this long before the phase begins.
@@ -96,12 +104,13 @@ async fn run(rounds: u64, seed: u64) -> anyhow::Result<bool> {
     say(&format!("crash-matrix: {rounds} rounds, seed {seed}"));
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut report, started) = (Report::default(), Instant::now());
+    let mut queue = Queue::new();
     let mut done = 0;
     while done < rounds && report.clean() {
         let count = ROUNDS_PER_DIRECTORY.min(rounds - done);
         let directory = tempfile::Builder::new().prefix("kaplan-crash-").tempdir()?;
         let path = directory.path().to_path_buf();
-        let outcome = life(path.clone(), count, done, &mut rng, &mut report).await;
+        let outcome = life(path.clone(), (count, done), &mut queue, &mut rng, &mut report).await;
         if let Err(error) = &outcome {
             report.violation(format!("{error:#}"));
         }
@@ -120,8 +129,8 @@ async fn run(rounds: u64, seed: u64) -> anyhow::Result<bool> {
 /// Some rounds on one new directory.
 async fn life(
     directory: PathBuf,
-    rounds: u64,
-    first: u64,
+    (rounds, first): (u64, u64),
+    queue: &mut Option<Queue>,
     rng: &mut ChaCha8Rng,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -129,15 +138,35 @@ async fn life(
     server.ready().await?;
     let mut world = World::new(rng.random());
     check::define(&server).await?;
+    if let Some(queue) = queue {
+        queue.define(&server).await?;
+    }
     for round in 0..rounds {
         let began = Instant::now();
         let phase = PHASES[rng.random_range(0..PHASES.len())];
         let delay = Duration::from_millis(rng.random_range(0..=MAX_DELAY_MS));
+        let sent = rng.random();
+        let (stop, stopped) = watch::channel(false);
+        let sending = queue.as_mut().map(|q| q.start(sent, stopped)).transpose()?;
         server = until_killed(server, &mut world, phase, delay, rng, report).await?;
+        let broker_died = queue.as_ref().is_some_and(|q| q.maybe_kill(rng));
+        stop.send_replace(true);
+        if let Some(sending) = sending {
+            sending.await?;
+        }
         world.settle(&server).await.context("sending again after the restart")?;
         let last = round + 1 == rounds;
         let verify = |view: u64| last || (round + view).is_multiple_of(ROUNDS_PER_VERIFY);
         check::all(&server, &world, verify, report).await?;
+        if let Some(queue) = queue {
+            if broker_died {
+                queue.revive();
+                report.kills += 1;
+            }
+            if last || broker_died || round.is_multiple_of(ROUNDS_PER_TOPICS) {
+                queue.check(&server, report).await.context("the topics")?;
+            }
+        }
         report.rounds += 1;
         report.acknowledged += world.take_acknowledged();
         let (number, ms) = (first + round + 1, began.elapsed().as_millis());

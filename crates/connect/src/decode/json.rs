@@ -121,8 +121,11 @@ pub(super) fn payload(body: &[u8]) -> Result<Option<&[u8]>, DecodeError> {
     Ok(find("schema").and(find("payload")))
 }
 
-/// A JSON object's names, and its values as they are written.
-pub(super) fn members(body: &[u8]) -> Result<Vec<(Cow<'_, str>, &[u8])>, DecodeError> {
+/// A name in a JSON object, and its value as it is written.
+type Member<'a> = (Cow<'a, str>, &'a [u8]);
+
+/// A JSON object's members.
+pub(super) fn members(body: &[u8]) -> Result<Vec<Member<'_>>, DecodeError> {
     let broken = || DecodeError::new("the record is not a JSON object");
     let mut scan = Scan { bytes: body, at: 0 };
     let mut members = Vec::new();
