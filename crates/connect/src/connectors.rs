@@ -5,7 +5,7 @@
 //! refused by name, with the list of those that are there.
 
 use crate::kafka::{KafkaSink, KafkaSource};
-use crate::sink::Sink;
+use crate::sink::{ParquetSink, PostgresSink, Sink, WebhookSink};
 use crate::source::Source;
 use crate::{Error, Result, files, postgres, sink, source};
 use kaplan_sql::catalog::SourceDef;
@@ -14,7 +14,7 @@ use kaplan_sql::catalog::SourceDef;
 pub const SOURCES: [&str; 5] = ["kafka", postgres::CONNECTOR, "file", "s3", "gcs"];
 
 /// The connectors of sinks.
-pub const SINKS: [&str; 1] = ["kafka"];
+pub const SINKS: [&str; 4] = ["kafka", "postgres", "webhook", "file"];
 
 /// Makes a sink, without connecting.
 ///
@@ -23,6 +23,11 @@ pub const SINKS: [&str; 1] = ["kafka"];
 pub fn sink(spec: sink::Spec) -> Result<Box<dyn Sink>> {
     match spec.def.connector.as_str() {
         "kafka" => Ok(Box::new(KafkaSink::new(spec)?)),
+        "postgres" => Ok(Box::new(PostgresSink::new(spec)?)),
+        "webhook" => Ok(Box::new(WebhookSink::new(spec)?)),
+        "file" => Ok(Box::new(ParquetSink::new(spec)?)),
+        "jdbc" => Err(Error::config("there is no sink connector 'jdbc'")
+            .hint("for PostgreSQL write connector = 'postgres' with host, port, database, table")),
         other => Err(unknown("sink", other, &SINKS)),
     }
 }

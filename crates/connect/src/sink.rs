@@ -5,6 +5,14 @@
 //! a crash at any moment neither loses nor repeats a change. A sink whose other side cannot do that
 //! says so ([`Sink::exactly_once`]), and then a change may come twice, with the same LSN.
 
+mod parquet;
+mod postgres;
+mod webhook;
+
+pub use parquet::ParquetSink;
+pub use postgres::PostgresSink;
+pub use webhook::WebhookSink;
+
 use crate::Result;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

@@ -3,7 +3,7 @@
 
 mod changes;
 mod faults;
-mod upstream;
+pub mod upstream;
 
 use crate::support::Running;
 use upstream::Upstream;

@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::kafka::until;
+use crate::postgres::upstream::Upstream;
 use crate::support::Running;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -159,4 +160,114 @@ async fn sinks_that_cannot_be_right_are_refused() {
     }
     assert!(k.table("SHOW SINKS").await.is_empty());
     k.platform.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_in_a_table_of_postgresql() {
+    let tables = "CREATE TABLE sales (customer text PRIMARY KEY, n bigint, total numeric(20, 2));
+                  CREATE TABLE log (id bigint, amount numeric(10, 2), at timestamptz, tags text[],
+                                    doc jsonb, raw bytea)";
+    let Some(server) = Upstream::start(tables).await else { return };
+    let (dir, mut k) = Running::start(&format!(
+        "{SHOP} CREATE STREAM log (id bigint, amount numeric(10, 2), at timestamptz, tags text[],
+           doc jsonb, raw bytea)"
+    ))
+    .await;
+    k.sql("INSERT INTO orders VALUES (1, 'ada', 10.00), (2, 'bob', 20.00)").await;
+    let with = |table: &str| {
+        format!(
+            "connector = 'postgres', host = '127.0.0.1', port = {}, user = 'postgres',
+             database = 'postgres', table = '{table}'",
+            server.port
+        )
+    };
+    k.sql(&format!(
+        "CREATE SINK sales_out FROM sales WITH ({}, type = 'upsert');
+         CREATE SINK log_out FROM log WITH ({})",
+        with("sales"),
+        with("log")
+    ))
+    .await;
+    let row = "12.50, '2024-01-31T12:00:00Z', ARRAY['a', 'b'], '{\"x\": [1, null]}', '\\x0aff'";
+    for round in 0..3 {
+        k.sql(&format!(
+            "INSERT INTO orders VALUES ({round}, 'ada', 1.25), (7, 'c{round}', 2);
+             INSERT INTO log VALUES ({round}, {row}), ({round}, NULL, NULL, NULL, NULL, NULL)"
+        ))
+        .await;
+        if round == 1 {
+            assert!(server.run("kill"));
+            k.sql("INSERT INTO orders VALUES (9, 'dan', 1)").await;
+            assert!(server.run("start"));
+        }
+        k.platform.close().await.unwrap();
+        drop(k);
+        k = Running::open(dir.path()).await;
+    }
+    settled(&mut k).await;
+    let expected = k.table("SELECT customer, n, total FROM sales ORDER BY 1").await;
+    assert_eq!(server.lines("SELECT customer, n, total FROM sales ORDER BY 1").await, expected);
+    assert_eq!(expected.len(), 6);
+    let log = server.lines("SELECT amount, at, tags, doc, raw FROM log WHERE id = 2").await;
+    assert_eq!(log, ["12.50|2024-01-31 12:00:00+00|{a,b}|{\"x\": [1, null]}|\\x0aff", "||||"]);
+    assert_eq!(server.lines("SELECT count(*) FROM log").await, ["6"]);
+    k.platform.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_in_parquet_files_and_at_a_webhook() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, mut k) = Running::start(SHOP).await;
+    // A listener that answers 200 to whatever comes.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let ear = std::sync::Arc::clone(&heard);
+    let server = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut text = Vec::new();
+            let mut part = [0; 4096];
+            // One request a connection: its head ends with an empty line, its body is a line a row.
+            while !String::from_utf8_lossy(&text).contains("}}") {
+                match socket.read(&mut part).await {
+                    Ok(n) if n > 0 => text.extend_from_slice(&part[..n]),
+                    _ => break,
+                }
+            }
+            ear.lock().unwrap().push_str(&String::from_utf8_lossy(&text));
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = socket.write_all(answer).await;
+        }
+    });
+    k.sql(&format!(
+        "CREATE SINK files FROM orders WITH (connector = 'file', path = '{}');
+         CREATE SINK hook FROM sales WITH (connector = 'webhook', type = 'upsert',
+           url = 'http://127.0.0.1:{port}/x', header.authorization = 'Bearer hunter2')",
+        folder.path().display()
+    ))
+    .await;
+    for round in 0..3 {
+        k.sql(&format!("INSERT INTO orders VALUES ({round}, 'ada', 1.25)")).await;
+        settled(&mut k).await;
+        k.platform.close().await.unwrap();
+        drop(k);
+        k = Running::open(dir.path()).await;
+    }
+    settled(&mut k).await;
+    k.sql(&format!(
+        "CREATE STREAM back (id bigint, customer text, amount numeric(10, 2));
+         COPY back FROM '{}/*.parquet'",
+        folder.path().display()
+    ))
+    .await;
+    let rows = k.table("SELECT id, customer, amount FROM back ORDER BY 1").await;
+    assert_eq!(rows, ["0|ada|1.25", "1|ada|1.25", "2|ada|1.25"]);
+    let heard = heard.lock().unwrap().clone();
+    let last = r#"{"op":"update","row":{"customer":"ada","n":3,"total":"3.75"}}"#;
+    assert!(heard.contains(last) && heard.contains("x-kaplan-lsn"), "{heard}");
+    let shown = k.table("SHOW CREATE SINK hook").await;
+    assert!(!shown.join("\n").contains("hunter2"), "{shown:?}");
+    k.platform.close().await.unwrap();
+    server.abort();
 }
