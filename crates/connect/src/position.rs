@@ -1,43 +1,45 @@
-//! A sink's position in a small file, replaced as a whole: for systems that have no place for it.
+//! A sink's position as a small object beside Kaplan's own data: for systems that have no place for
+//! it.
 
 use crate::{Error, Result};
 use kaplan_base::Lsn;
-use std::io::Write;
-use std::path::Path;
+use kaplan_store::Place;
 
-/// The position; none when there is no file.
+fn name(sink: u32) -> String {
+    format!("{sink}.lsn")
+}
+
+/// The position; none when there is no object.
 ///
 /// # Errors
-/// The file cannot be read.
-pub fn read(path: &Path) -> Result<Option<Lsn>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().parse().map(|lsn| Some(Lsn(lsn))).map_err(|_| {
-            Error::unavailable(format!("{} holds no position", path.display()))
-                .hint("remove the file to write everything again")
-        }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(failed(path, &e)),
-    }
+/// It cannot be read.
+pub async fn read(place: &Place, sink: u32) -> Result<Option<Lsn>> {
+    let name = name(sink);
+    let Some(bytes) = place.get(&name).await.map_err(|e| failed(&e))? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
+    let lsn = text.trim().parse().map_err(|_| {
+        Error::unavailable(format!("{} holds no position", place.shown(&name)))
+            .hint("remove it to write everything again")
+    });
+    lsn.map(|lsn| Some(Lsn(lsn)))
 }
 
 /// Replaces the position, durably.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn write(path: &Path, lsn: Lsn) -> Result<()> {
-    let replace = || -> std::io::Result<()> {
-        let dir = path.parent().unwrap_or_else(|| Path::new("."));
-        std::fs::create_dir_all(dir)?;
-        let next = path.with_extension("next");
-        let mut file = std::fs::File::create(&next)?;
-        writeln!(file, "{lsn}")?;
-        file.sync_all()?;
-        std::fs::rename(&next, path)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    replace().map_err(|e| failed(path, &e))
+/// It cannot be written.
+pub async fn write(place: &Place, sink: u32, lsn: Lsn) -> Result<()> {
+    place.put(&name(sink), format!("{lsn}\n")).await.map_err(|e| failed(&e))
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::unavailable(format!("{}: {error}", path.display()))
+/// Removes the position of a sink that was dropped.
+///
+/// # Errors
+/// It cannot be removed.
+pub async fn remove(place: &Place, sink: u32) -> Result<()> {
+    place.remove([name(sink)]).await.map_err(|e| failed(&e))
+}
+
+fn failed(error: &kaplan_store::Error) -> Error {
+    Error::unavailable(format!("the sink's position: {error}"))
 }

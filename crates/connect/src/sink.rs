@@ -19,7 +19,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use kaplan_base::Lsn;
 use kaplan_sql::catalog::SinkDef;
-use std::path::PathBuf;
+use kaplan_store::Place;
 
 /// What a sink is made from.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct Spec {
     /// The positions of the key columns; empty for a sink that only appends.
     pub key: Vec<usize>,
     /// Where the platform keeps a copy of the sink's position, for what has no place of its own.
-    pub position_file: PathBuf,
+    pub place: Place,
 }
 
 /// A row's part in a change.

@@ -285,6 +285,7 @@ impl Platform {
             runs: runs::Runs::open(&place, epoch).await?,
             catalog_file,
             sources: sources::Sources::default(),
+            sinks: sinks::Sinks::new(place.below("sinks")),
             archived: watch::Sender::new(progress.archived_through),
             progress: tokio::sync::Mutex::new(progress),
             definitions: RwLock::new(Arc::new(stored.clone())),
@@ -321,7 +322,7 @@ impl Platform {
             return Ok(());
         }
         inner.sources.stop_all().await;
-        inner.sinks.0.stop_all().await;
+        inner.sinks.tasks.stop_all().await;
         let sequencer = inner.sequencer.clone();
         archiver::blocking(move || {
             sequencer.stop();

@@ -15,17 +15,27 @@ use crate::sources::{Sources, State, format_text, options_text, time_text};
 use crate::statements::{done, noticed, text_rows};
 use crate::{Code, Error, Outcome, Result, Session};
 use kaplan_base::Lsn;
-use kaplan_connect::connectors;
 use kaplan_connect::sink::Spec;
+use kaplan_connect::{connectors, position};
 use kaplan_sql::CompiledView;
 use kaplan_sql::catalog::{Catalog, SinkDef};
 use kaplan_sql::dialect::{self, AlterConnector, CreateSink, DropRelations};
+use kaplan_store::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The running sinks, by number.
-#[derive(Default)]
-pub(crate) struct Sinks(pub Sources);
+/// The running sinks, by number, and where positions are that have no other place.
+pub(crate) struct Sinks {
+    pub tasks: Sources,
+    pub place: Place,
+}
+
+impl Sinks {
+    /// None yet.
+    pub fn new(place: Place) -> Self {
+        Self { tasks: Sources::default(), place }
+    }
+}
 
 /// A sink's query, ready to run, and what its connector must know.
 pub(crate) struct Planned {
@@ -107,7 +117,7 @@ pub(crate) async fn plan(inner: &Inner, catalog: &Catalog, def: &SinkDef) -> Res
         platform: catalog.platform.clone(),
         schema: Arc::clone(&compiled.schema),
         key,
-        position_file: inner.dir("sinks").join(format!("{}.lsn", def.id)),
+        place: inner.sinks.place.clone(),
     };
     let begin = if snapshot { Lsn::ZERO } else { def.created_at };
     Ok(Planned { compiled: Arc::new(compiled), spec, force, begin })
@@ -212,7 +222,7 @@ pub(crate) async fn alter(
     def.paused = alter.pause;
     let id = def.id;
     inner.keep(&mut stored, next).await?;
-    inner.sinks.0.wake(id);
+    inner.sinks.tasks.wake(id);
     Ok(done(TAG))
 }
 
@@ -260,12 +270,9 @@ pub(crate) fn detach(catalog: &mut Catalog, ids: &BTreeSet<u32>) -> Vec<SinkDef>
 /// Ends the tasks of sinks that are gone from the catalog. What they wrote stays.
 pub(crate) async fn retire(inner: &Arc<Inner>, gone: &[SinkDef]) {
     for def in gone {
-        inner.sinks.0.stop(def.id).await;
-        let file = inner.dir("sinks").join(format!("{}.lsn", def.id));
-        if let Err(error) = std::fs::remove_file(&file)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, file = %file.display(), "a dropped sink's position stays");
+        inner.sinks.tasks.stop(def.id).await;
+        if let Err(error) = position::remove(&inner.sinks.place, def.id).await {
+            tracing::warn!(%error, sink = def.name, "a dropped sink's position stays");
         }
     }
 }
@@ -277,7 +284,7 @@ pub(crate) fn restore(inner: &Arc<Inner>) -> Result<()> {
 }
 
 fn start(inner: &Arc<Inner>, id: u32) -> Result<()> {
-    inner.sinks.0.start(inner, id, |running| runner::run(Arc::clone(inner), id, running))
+    inner.sinks.tasks.start(inner, id, |running| runner::run(Arc::clone(inner), id, running))
 }
 
 /// `SHOW SINKS`.
@@ -285,7 +292,7 @@ pub(crate) fn show(inner: &Inner, lsn: Lsn) -> Result<Outcome> {
     let catalog = inner.definitions.read().clone();
     let head = inner.log.head();
     let rows = catalog.sinks.values().map(|def| {
-        let status = inner.sinks.0.status(def.id).unwrap_or_default();
+        let status = inner.sinks.tasks.status(def.id).unwrap_or_default();
         let behind = match status.state {
             State::Running => head.0.saturating_sub(status.lsn.0).to_string() + " commits",
             _ => String::new(),

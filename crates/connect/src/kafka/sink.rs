@@ -119,7 +119,7 @@ impl Sink for KafkaSink {
             _ => None,
         };
         // The broker may have forgotten; the copy is at most one transaction behind.
-        let kept = position::read(&self.spec.position_file)?;
+        let kept = position::read(&self.spec.place, self.spec.def.id).await?;
         if there.is_none() && kept.is_some() {
             tracing::warn!(sink = self.spec.def.name, "the broker forgot the sink's position");
         }
@@ -147,7 +147,7 @@ impl Sink for KafkaSink {
             written.map_err(|e| trouble(&format!("cannot write to the topic {topic}"), &e))
         })
         .await?;
-        position::write(&self.spec.position_file, lsn)
+        position::write(&self.spec.place, self.spec.def.id, lsn).await
     }
 }
 

@@ -78,7 +78,7 @@ impl WebhookSink {
 #[async_trait]
 impl Sink for WebhookSink {
     async fn open(&mut self) -> Result<Option<Lsn>> {
-        position::read(&self.spec.position_file)
+        position::read(&self.spec.place, self.spec.def.id).await
     }
 
     async fn write(&mut self, change: &Change, lsn: Lsn) -> Result<()> {
@@ -104,7 +104,7 @@ impl Sink for WebhookSink {
                 return Err(Error::new(kind, format!("the webhook answered {status}: {text}")));
             }
         }
-        position::write(&self.spec.position_file, lsn)
+        position::write(&self.spec.place, self.spec.def.id, lsn).await
     }
 
     fn exactly_once(&self) -> bool {
