@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     pub freshness: Arc<Freshness>,
     pub stop: watch::Sender<bool>,
     pub ready: AtomicBool,
+    /// Requests under way are finished, and no others are wanted.
+    pub draining: AtomicBool,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// The tasks that run until the platform stops.
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -296,6 +298,7 @@ impl Platform {
             appends: Mutex::default(),
             stop: watch::Sender::new(false),
             ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             threads: Mutex::new(vec![thread]),
             tasks: Mutex::default(),
             runtime,
@@ -312,6 +315,11 @@ impl Platform {
         });
         inner.start().await?;
         Ok(Platform { inner })
+    }
+
+    /// Says that this platform is about to be closed: it is not ready any more, and goes on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::SeqCst);
     }
 
     /// Stops taking writes, drains, writes a checkpoint and stops the layers.
