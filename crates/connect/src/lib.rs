@@ -9,7 +9,7 @@ mod error;
 pub mod files;
 pub mod formats;
 pub mod kafka;
-mod position;
+pub mod position;
 pub mod postgres;
 pub mod sink;
 pub mod source;

@@ -1,43 +1,49 @@
-//! A sink's position in a small file, replaced as a whole: for systems that have no place for it.
+//! A sink's position in a small document of the platform's storage, replaced as a whole: for systems that
+//! have no place for it. An instance that was replaced does not replace it any more.
 
 use crate::{Error, Result};
 use kaplan_base::Lsn;
-use std::io::Write;
-use std::path::Path;
+use kaplan_store::{Document, Place};
+use serde::{Deserialize, Serialize};
 
-/// The position; none when there is no file.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn read(path: &Path) -> Result<Option<Lsn>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().parse().map(|lsn| Some(Lsn(lsn))).map_err(|_| {
-            Error::unavailable(format!("{} holds no position", path.display()))
-                .hint("remove the file to write everything again")
-        }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(failed(path, &e)),
+/// Where a position is kept.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Where the documents of sinks are.
+    pub place: Place,
+    /// The document's name.
+    pub name: String,
+    /// The epoch of the platform's opening: see [`Document`].
+    pub epoch: u64,
+}
+
+/// A kept position.
+pub struct Position(Document);
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    lsn: Lsn,
+}
+
+impl Position {
+    /// Opens the document, and reads the position; none when nothing is kept.
+    ///
+    /// # Errors
+    /// The document cannot be read.
+    pub async fn open(kept: &Kept) -> Result<(Self, Option<Lsn>)> {
+        let opened = Document::open::<Stored>(&kept.place, &kept.name, kept.epoch).await;
+        let (document, stored) = opened.map_err(|e| {
+            Error::unavailable(e.to_string()).hint("remove the object to write everything again")
+        })?;
+        Ok((Self(document), stored.map(|stored| stored.lsn)))
     }
-}
 
-/// Replaces the position, durably.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write(path: &Path, lsn: Lsn) -> Result<()> {
-    let replace = || -> std::io::Result<()> {
-        let dir = path.parent().unwrap_or_else(|| Path::new("."));
-        std::fs::create_dir_all(dir)?;
-        let next = path.with_extension("next");
-        let mut file = std::fs::File::create(&next)?;
-        writeln!(file, "{lsn}")?;
-        file.sync_all()?;
-        std::fs::rename(&next, path)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    replace().map_err(|e| failed(path, &e))
-}
-
-fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::unavailable(format!("{}: {error}", path.display()))
+    /// Replaces the position, durably.
+    ///
+    /// # Errors
+    /// The document cannot be written.
+    pub async fn write(&self, lsn: Lsn) -> Result<()> {
+        let written = self.0.replace(&Stored { lsn }).await;
+        written.map_err(|e| Error::unavailable(e.to_string()))
+    }
 }

@@ -6,12 +6,12 @@
 //! says so ([`Sink::exactly_once`]), and then a change may come twice, with the same LSN.
 
 use crate::Result;
+use crate::position::Kept;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use kaplan_base::Lsn;
 use kaplan_sql::catalog::SinkDef;
-use std::path::PathBuf;
 
 /// What a sink is made from.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Spec {
     /// The positions of the key columns; empty for a sink that only appends.
     pub key: Vec<usize>,
     /// Where the platform keeps a copy of the sink's position, for what has no place of its own.
-    pub position_file: PathBuf,
+    pub position: Kept,
 }
 
 /// A row's part in a change.

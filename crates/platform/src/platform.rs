@@ -19,8 +19,8 @@ use kaplan_log::{LocalLog, Log, ObjectLog, ObjectOptions, Options};
 use kaplan_speed::checkpoint::Checkpoints;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
-use kaplan_store::{Document, Place};
 use kaplan_sql::catalog::{Catalog, PRODUCER_PREFIX, StreamDef};
+use kaplan_store::{Document, Place};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -51,6 +51,9 @@ pub(crate) struct Inner {
     /// Held while a definition changes.
     pub catalog: tokio::sync::Mutex<Catalog>,
     pub catalog_file: Document,
+    /// Where all data is, and the epoch of this opening.
+    pub place: Place,
+    pub epoch: u64,
     /// The catalog as readers see it.
     pub definitions: RwLock<Arc<Catalog>>,
     pub views: RwLock<BTreeMap<String, Arc<ViewEntry>>>,
@@ -286,6 +289,8 @@ impl Platform {
             checkpoints: Checkpoints::new(place.below("speed"), epoch),
             runs: runs::Runs::open(&place, epoch).await?,
             catalog_file,
+            place,
+            epoch,
             sources: sources::Sources::default(),
             archived: watch::Sender::new(progress.archived_through),
             progress: tokio::sync::Mutex::new(progress),

@@ -16,12 +16,20 @@ use crate::statements::{done, noticed, text_rows};
 use crate::{Code, Error, Outcome, Result, Session};
 use kaplan_base::Lsn;
 use kaplan_connect::connectors;
+use kaplan_connect::position::Kept;
 use kaplan_connect::sink::Spec;
 use kaplan_sql::CompiledView;
 use kaplan_sql::catalog::{Catalog, SinkDef};
 use kaplan_sql::dialect::{self, AlterConnector, CreateSink, DropRelations};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Where copies of the positions of sinks are.
+const PLACE: &str = "sinks";
+
+fn position_name(sink: u32) -> String {
+    format!("{sink}.json")
+}
 
 /// The running sinks, by number.
 #[derive(Default)]
@@ -107,7 +115,11 @@ pub(crate) async fn plan(inner: &Inner, catalog: &Catalog, def: &SinkDef) -> Res
         platform: catalog.platform.clone(),
         schema: Arc::clone(&compiled.schema),
         key,
-        position_file: inner.dir("sinks").join(format!("{}.lsn", def.id)),
+        position: Kept {
+            place: inner.place.below(PLACE),
+            name: position_name(def.id),
+            epoch: inner.epoch,
+        },
     };
     let begin = if snapshot { Lsn::ZERO } else { def.created_at };
     Ok(Planned { compiled: Arc::new(compiled), spec, force, begin })
@@ -261,11 +273,8 @@ pub(crate) fn detach(catalog: &mut Catalog, ids: &BTreeSet<u32>) -> Vec<SinkDef>
 pub(crate) async fn retire(inner: &Arc<Inner>, gone: &[SinkDef]) {
     for def in gone {
         inner.sinks.0.stop(def.id).await;
-        let file = inner.dir("sinks").join(format!("{}.lsn", def.id));
-        if let Err(error) = std::fs::remove_file(&file)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, file = %file.display(), "a dropped sink's position stays");
+        if let Err(error) = inner.place.below(PLACE).remove([position_name(def.id)]).await {
+            tracing::warn!(%error, sink = def.name, "a dropped sink's position stays");
         }
     }
 }

@@ -158,7 +158,9 @@ impl Bucket {
         }
         let more = next.filter(|last| objects.keys().any(|k| k > last && k.starts_with(&prefix)));
         let more = more.map(|n| format!("<NextContinuationToken>{n}</NextContinuationToken>"));
-        let prefixes = prefixes.iter().map(|p| format!("<CommonPrefixes><Prefix>{p}</Prefix></CommonPrefixes>"));
+        let prefixes = prefixes
+            .iter()
+            .map(|p| format!("<CommonPrefixes><Prefix>{p}</Prefix></CommonPrefixes>"));
         let text = format!(
             "<ListBucketResult>{contents}{}{}</ListBucketResult>",
             prefixes.collect::<String>(),

@@ -16,7 +16,8 @@ fn kaplan(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kaplan"));
     for (name, _) in std::env::vars_os() {
         if ["KAPLAN_", "AWS_", "GOOGLE_"].iter().any(|p| name.to_string_lossy().starts_with(p))
-            || name == "PORT" {
+            || name == "PORT"
+        {
             command.env_remove(name);
         }
     }

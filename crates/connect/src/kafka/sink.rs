@@ -7,8 +7,9 @@
 //! week), so the position is written again from time to time, and a copy is kept here.
 
 use super::{ASK, blocking, client, needed, refuse_unknown, trouble};
+use crate::position::Position;
 use crate::sink::{Change, Op, Sink, Spec};
-use crate::{Error, Result, encode, position};
+use crate::{Error, Result, encode};
 use async_trait::async_trait;
 use kaplan_base::Lsn;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
@@ -30,6 +31,7 @@ pub struct KafkaSink {
     config: ClientConfig,
     group: String,
     open: Option<Arc<Open>>,
+    kept: Option<Position>,
 }
 
 struct Open {
@@ -63,7 +65,7 @@ impl KafkaSink {
                 .hint("write ENCODE JSON"));
         }
         let topic = needed(options, "topic")?.to_owned();
-        Ok(Self { spec, topic, config, group, open: None })
+        Ok(Self { spec, topic, config, group, open: None, kept: None })
     }
 
     fn place(&self, offset: Offset) -> Result<TopicPartitionList> {
@@ -119,7 +121,8 @@ impl Sink for KafkaSink {
             _ => None,
         };
         // The broker may have forgotten; the copy is at most one transaction behind.
-        let kept = position::read(&self.spec.position_file)?;
+        let (position, kept) = Position::open(&self.spec.position).await?;
+        self.kept = Some(position);
         if there.is_none() && kept.is_some() {
             tracing::warn!(sink = self.spec.def.name, "the broker forgot the sink's position");
         }
@@ -147,7 +150,10 @@ impl Sink for KafkaSink {
             written.map_err(|e| trouble(&format!("cannot write to the topic {topic}"), &e))
         })
         .await?;
-        position::write(&self.spec.position_file, lsn)
+        match &self.kept {
+            Some(position) => position.write(lsn).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -82,23 +82,6 @@ async fn batch_runs_are_started_once_a_key() {
     running.stop().await;
 }
 
-/// Cloud Scheduler calls again when it takes a call for failed; the time that it was due is the key.
-#[tokio::test]
-async fn a_scheduled_call_that_comes_twice_runs_once() {
-    let running = with_view().await;
-    let mut ids = Vec::new();
-    for time in ["2026-01-05T02:00:00Z", "2026-01-05T02:00:00Z", "2026-01-06T02:00:00Z"] {
-        let request = running.client.post(format!("{}/v1/batch/runs", running.url));
-        let request = request.header("x-cloudscheduler-jobname", "nightly");
-        let request = request.header("x-cloudscheduler-scheduletime", time);
-        let run: Value = request.send().await.unwrap().json().await.unwrap();
-        ids.push(run["id"].as_str().unwrap().to_owned());
-    }
-    assert_eq!(ids[0], ids[1]);
-    assert_ne!(ids[1], ids[2]);
-    running.stop().await;
-}
-
 #[tokio::test]
 async fn callers_without_a_token_reach_the_probes_only() {
     let oidc = kaplan_server::Oidc {
