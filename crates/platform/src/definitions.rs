@@ -6,9 +6,7 @@ use crate::names::{self, Named};
 use crate::platform::Inner;
 use crate::rows;
 use crate::statements::{done, noticed, wrote};
-use crate::{
-    Code, Error, Outcome, Result, Session, catalog, query, recover, sinks, sources, views, writes,
-};
+use crate::{Code, Error, Outcome, Result, Session, query, recover, sinks, sources, views, writes};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::{
     Catalog, ColumnDef, IndexDef, OnConflict, OnViolation, PlainViewDef, StreamDef, ViewDef,

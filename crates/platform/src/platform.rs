@@ -291,6 +291,7 @@ impl Platform {
             catalog_file,
             place,
             epoch,
+            sinks: sinks::Sinks::default(),
             sources: sources::Sources::default(),
             archived: watch::Sender::new(progress.archived_through),
             progress: tokio::sync::Mutex::new(progress),
