@@ -85,7 +85,7 @@ crash-matrix: program ## kill -9 at random moments, then count lost and doubled 
 	@echo "crash-matrix: $(ROUNDS) rounds, SEED=$(SEED)"
 	@$(RUN_CRASH) --rounds $(ROUNDS) --seed $(SEED)
 
-simulate: ## The log under simulated faults (torn writes, failed fsyncs): STEPS= SEED=
+simulate: ## The log under simulated faults (torn writes, failed fsyncs; lost answers of a bucket): STEPS= SEED=
 	@echo "simulate: $(STEPS) steps, SEED=$(SEED)"
 	@$(RUN_SIMULATE) --steps $(STEPS) --seed $(SEED)
 

@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use clap::Args;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,10 @@ pub struct Target {
     /// Address of the server.
     #[arg(long, env = "KAPLAN_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: Url,
+    /// Identity token for a server that asks for one. Better in the environment than as a flag, which
+    /// other users of the machine see.
+    #[arg(long, env = "KAPLAN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
 }
 
 /// A connection to one server.
@@ -123,7 +128,15 @@ struct ErrorBody {
 impl Client {
     /// A client of one server; nothing is sent yet.
     pub fn new(target: &Target) -> anyhow::Result<Self> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &target.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                .context("the token is not one line of plain text")?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         let http = reqwest::Client::builder()
+            .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("kaplan/", env!("CARGO_PKG_VERSION")))
             .build()

@@ -11,6 +11,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
+
+/// Cloud Run kills ten seconds after SIGTERM.
+const SHUTDOWN_MS: i64 = 9_000;
 
 /// An address to listen on, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object an event.
     Json,
+    /// One JSON object an event, as Google's Cloud Logging reads it.
+    Gcp,
 }
 
 /// Every setting, each of them perhaps absent: what one source (flags and environment, or the
@@ -102,13 +108,35 @@ pub struct Sparse {
     /// File of more users of the PostgreSQL wire: a line `name:password` for each.
     #[arg(long, env = "KAPLAN_POSTGRES_USERS_FILE", value_name = "FILE")]
     postgres_users_file: Option<PathBuf>,
-    /// Log lines as `text` or `json`; `auto` is text on a terminal and JSON elsewhere.
+    /// Log lines as `text`, `json`, or `gcp`: JSON as Google's Cloud Logging reads it, with the trace
+    /// of each request; `auto` is text on a terminal and JSON elsewhere.
     #[arg(long, env = "KAPLAN_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+    /// Google Cloud project that traces in `gcp` log lines belong to.
+    #[arg(long, env = "GOOGLE_CLOUD_PROJECT", value_name = "PROJECT")]
+    log_gcp_project: Option<String>,
     /// Least severe log lines to print: error, warn, info, debug or trace, or directives such as
     /// `warn,kaplan_log=debug`.
     #[arg(long, env = "KAPLAN_LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Longest stop after SIGTERM or SIGINT, milliseconds: half of it for requests under way, the rest
+    /// for the checkpoint. Cloud Run and Kubernetes kill after 10 and 30 seconds.
+    #[arg(long, env = "KAPLAN_SHUTDOWN_MS", value_name = "MS")]
+    shutdown_ms: Option<u64>,
+    /// Issuer of the OIDC identity tokens that HTTP asks of its callers, such as
+    /// https://accounts.google.com; none: everybody may call. The probes stay open.
+    #[arg(long, env = "KAPLAN_OIDC_ISSUER", value_name = "URL")]
+    oidc_issuer: Option<String>,
+    /// Audience that identity tokens must name, usually the URL of this service.
+    #[arg(long, env = "KAPLAN_OIDC_AUDIENCE", value_name = "AUDIENCE")]
+    oidc_audience: Option<String>,
+    /// Where the issuer's keys are, where it has no discovery document.
+    #[arg(long, env = "KAPLAN_OIDC_JWKS_URL", value_name = "URL")]
+    oidc_jwks_url: Option<String>,
+    /// Who may call, by `email` or `sub` of the token, with commas between; none: everybody that the
+    /// issuer gives a token, which Google does to anybody.
+    #[arg(long, env = "KAPLAN_OIDC_CALLERS", value_name = "LIST")]
+    oidc_callers: Option<String>,
     /// Largest body of a write over HTTP, in bytes, after decompression.
     #[arg(long, env = "KAPLAN_MAX_BODY_BYTES", value_name = "BYTES")]
     max_body_bytes: Option<u64>,
@@ -160,6 +188,10 @@ pub struct Effective {
     pub log_format: LogFormat,
     /// Which log lines are printed.
     pub log_level: String,
+    /// The Google Cloud project of traces; empty where it is not known.
+    pub log_gcp_project: String,
+    /// Longest stop after a signal.
+    pub shutdown: Duration,
     table: toml::Table,
 }
 
@@ -170,6 +202,12 @@ struct Program {
     postgres: Listen,
     log_format: LogFormat,
     log_level: String,
+    log_gcp_project: String,
+    shutdown_ms: u64,
+    oidc_issuer: String,
+    oidc_audience: String,
+    oidc_jwks_url: String,
+    oidc_callers: String,
     max_body_bytes: usize,
     max_in_flight: usize,
     postgres_tls_cert: PathBuf,
@@ -189,6 +227,33 @@ impl Program {
             "postgres_tls_cert and postgres_tls_key must be given together"
         );
         Ok(given[0].then(|| (cert.clone(), key.clone())))
+    }
+
+    /// Whose identity tokens are asked for.
+    fn oidc(&self) -> anyhow::Result<Option<kaplan_server::Oidc>> {
+        let callers = self.oidc_callers.split(',').map(str::trim).filter(|c| !c.is_empty());
+        let oidc = kaplan_server::Oidc {
+            issuer: self.oidc_issuer.clone(),
+            audience: self.oidc_audience.clone(),
+            jwks_url: self.oidc_jwks_url.clone(),
+            callers: callers.map(str::to_owned).collect(),
+        };
+        ensure!(
+            oidc.issuer.is_empty() == oidc.audience.is_empty(),
+            "oidc_issuer and oidc_audience must be given together"
+        );
+        if oidc.issuer.is_empty() {
+            ensure!(
+                oidc.jwks_url.is_empty() && oidc.callers.is_empty(),
+                "oidc_jwks_url and oidc_callers need oidc_issuer and oidc_audience"
+            );
+            return Ok(None);
+        }
+        ensure!(
+            !oidc.issuer.contains("accounts.google.com") || !oidc.callers.is_empty(),
+            "oidc_callers must name who may call: Google gives anybody a token for any audience"
+        );
+        Ok(Some(oidc))
     }
 
     /// The users of the PostgreSQL wire.
@@ -260,7 +325,11 @@ impl Effective {
                 postgres_users: program.users()?,
                 max_body_bytes: program.max_body_bytes,
                 max_in_flight: program.max_in_flight,
+                shutdown_grace: Duration::from_millis(program.shutdown_ms / 2),
+                oidc: program.oidc()?,
             },
+            shutdown: Duration::from_millis(program.shutdown_ms),
+            log_gcp_project: program.log_gcp_project,
             log_format: program.log_format,
             log_level: program.log_level,
             table,
@@ -310,6 +379,12 @@ fn program_defaults() -> anyhow::Result<toml::Table> {
         ("postgres_users_file".to_owned(), "".into()),
         ("log_format".to_owned(), "auto".into()),
         ("log_level".to_owned(), "info".into()),
+        ("log_gcp_project".to_owned(), "".into()),
+        ("shutdown_ms".to_owned(), SHUTDOWN_MS.into()),
+        ("oidc_issuer".to_owned(), "".into()),
+        ("oidc_audience".to_owned(), "".into()),
+        ("oidc_jwks_url".to_owned(), "".into()),
+        ("oidc_callers".to_owned(), "".into()),
         ("max_body_bytes".to_owned(), integer(server.max_body_bytes)?),
         ("max_in_flight".to_owned(), integer(server.max_in_flight)?),
     ]))

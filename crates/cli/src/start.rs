@@ -1,6 +1,7 @@
 //! `kaplan start`: the server as a process. It stops gracefully on SIGTERM or SIGINT: no new
-//! requests, those under way are finished, the platform writes its checkpoint, exit code 0. A
-//! second signal ends it at once; nothing acknowledged is lost by that, since it is durable.
+//! requests, those under way are finished, the platform writes its checkpoint, exit code 0, all
+//! within `shutdown_ms`. A second signal ends it at once; nothing acknowledged is lost by that, since it
+//! is durable.
 
 use crate::heartbeat;
 use crate::logs;
@@ -13,7 +14,8 @@ use kaplan_server::Server;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit code after a second signal: 128 + SIGINT, as shells report it.
@@ -49,13 +51,14 @@ pub async fn run(args: StartArgs) -> anyhow::Result<()> {
         write!(io::stdout(), "{}", settings.to_toml()?)?;
         return Ok(());
     }
-    logs::init(settings.log_format, &settings.log_level)?;
+    logs::init(settings.log_format, &settings.log_level, &settings.log_gcp_project)?;
     serve(settings).await
 }
 
 async fn serve(settings: Effective) -> anyhow::Result<()> {
     // Before anything is opened, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
+    let began = Instant::now();
     // The ports first: a port that is taken should not cost a recovery to find out.
     let server = Server::bind(settings.server).await?;
     let data_dir = settings.platform.data_dir.clone();
@@ -65,10 +68,14 @@ async fn serve(settings: Effective) -> anyhow::Result<()> {
     };
     let platform =
         opened.with_context(|| format!("cannot open the data in {}", data_dir.display()))?;
-    announce(server.http_addr(), server.postgres_addr(), &data_dir)?;
+    let opened_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    announce(server.http_addr(), server.postgres_addr(), &data_dir, opened_ms)?;
+    let stopping = Arc::new(OnceLock::new());
+    let signalled = Arc::clone(&stopping);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let watcher = tokio::spawn(async move {
         signals.next().await;
+        let _ = signalled.set(Instant::now());
         tracing::info!("stopping: requests under way are finished; a second signal stops at once");
         drop(stop);
         signals.next().await;
@@ -83,9 +90,18 @@ async fn serve(settings: Effective) -> anyhow::Result<()> {
         })
         .await;
     beat.abort();
-    let closed = platform.close().await;
+    let began = stopping.get().copied().unwrap_or_else(Instant::now);
+    let left = settings.shutdown.saturating_sub(began.elapsed());
+    let closed = tokio::time::timeout(left, platform.close()).await;
     watcher.abort();
     served?;
+    let Ok(closed) = closed else {
+        tracing::warn!(
+            "stopped without a checkpoint, for which the time was too short; nothing acknowledged is \
+             lost, and the next start reads more of the log"
+        );
+        return Ok(());
+    };
     closed.context("the data directory was not closed cleanly; nothing acknowledged is lost")?;
     tracing::info!("stopped");
     Ok(())
@@ -96,6 +112,7 @@ fn announce(
     http: Option<SocketAddr>,
     postgres: Option<SocketAddr>,
     data_dir: &Path,
+    opened_ms: u64,
 ) -> anyhow::Result<()> {
     let http = http.map(|address| format!("http://{address}"));
     let postgres = postgres.map(|address| format!("postgres://kaplan@{address}/kaplan"));
@@ -108,6 +125,7 @@ fn announce(
         http = http.as_deref().unwrap_or("off"),
         postgres = postgres.as_deref().unwrap_or("off"),
         data_dir = %data_dir.display(),
+        opened_ms,
         "serving"
     );
     Ok(())

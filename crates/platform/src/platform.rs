@@ -19,8 +19,8 @@ use kaplan_log::{LocalLog, Log, ObjectLog, ObjectOptions, Options};
 use kaplan_speed::checkpoint::Checkpoints;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
-use kaplan_store::{Document, Place};
 use kaplan_sql::catalog::{Catalog, PRODUCER_PREFIX, StreamDef};
+use kaplan_store::{Document, Place};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -51,6 +51,9 @@ pub(crate) struct Inner {
     /// Held while a definition changes.
     pub catalog: tokio::sync::Mutex<Catalog>,
     pub catalog_file: Document,
+    /// Where all data is, and the epoch of this opening.
+    pub place: Place,
+    pub epoch: u64,
     /// The catalog as readers see it.
     pub definitions: RwLock<Arc<Catalog>>,
     pub views: RwLock<BTreeMap<String, Arc<ViewEntry>>>,
@@ -73,6 +76,8 @@ pub(crate) struct Inner {
     pub freshness: Arc<Freshness>,
     pub stop: watch::Sender<bool>,
     pub ready: AtomicBool,
+    /// Requests under way are finished, and no others are wanted.
+    pub draining: AtomicBool,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// The tasks that run until the platform stops.
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -284,6 +289,9 @@ impl Platform {
             checkpoints: Checkpoints::new(place.below("speed"), epoch),
             runs: runs::Runs::open(&place, epoch).await?,
             catalog_file,
+            place,
+            epoch,
+            sinks: sinks::Sinks::default(),
             sources: sources::Sources::default(),
             sinks: sinks::Sinks::new(place.below("sinks")),
             archived: watch::Sender::new(progress.archived_through),
@@ -297,6 +305,7 @@ impl Platform {
             appends: Mutex::default(),
             stop: watch::Sender::new(false),
             ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             threads: Mutex::new(vec![thread]),
             tasks: Mutex::default(),
             runtime,
@@ -313,6 +322,11 @@ impl Platform {
         });
         inner.start().await?;
         Ok(Platform { inner })
+    }
+
+    /// Says that this platform is about to be closed: it is not ready any more, and goes on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::SeqCst);
     }
 
     /// Stops taking writes, drains, writes a checkpoint and stops the layers.

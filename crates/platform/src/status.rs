@@ -50,7 +50,9 @@ pub(crate) fn of(inner: &Inner) -> Status {
     let views = inner.views.read();
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
-        ready: inner.ready.load(Ordering::SeqCst) && failed.is_none(),
+        ready: inner.ready.load(Ordering::SeqCst)
+            && !inner.draining.load(Ordering::SeqCst)
+            && failed.is_none(),
         error: failed.map(|e| e.to_string()),
         durable_lsn: inner.log.head(),
         served_lsn: snapshot.lsn,

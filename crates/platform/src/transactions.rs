@@ -172,7 +172,8 @@ pub(crate) async fn pending(inner: &Inner, session: &Session) -> Result<Option<A
         return Ok(Some(known));
     }
     let writes = session.transaction.writes_to(None);
-    let (request, count) = (WriteRequest { writes, ..WriteRequest::default() }, session.transaction.count());
+    let (request, count) =
+        (WriteRequest { writes, ..WriteRequest::default() }, session.transaction.count());
     let made = Arc::new(inner.sequencer.preview(request).await?);
     if let Some(open) = session.transaction.0.lock().as_mut()
         && open.writes.len() == count

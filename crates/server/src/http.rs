@@ -4,12 +4,14 @@
 //! id (its own `X-Request-Id`, or a new one), one log line and one count in the metrics.
 
 mod batch;
+mod callers;
 mod error;
 mod ingest;
 mod metrics;
 mod page;
 mod probes;
 mod sql;
+mod trace;
 mod views;
 
 use crate::serve::Options;
@@ -20,6 +22,8 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use callers::Callers;
+pub use callers::Oidc;
 use error::ApiError;
 use kaplan_platform::Platform;
 use metrics::Metrics;
@@ -28,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 use tower_http::decompression::RequestDecompressionLayer;
+use tracing::Instrument;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a client, in bytes.
@@ -48,6 +53,8 @@ struct App {
     buffers: Arc<Semaphore>,
     max_body_bytes: usize,
     requests: Arc<AtomicU64>,
+    /// Who may call; None: everybody.
+    callers: Option<Arc<Callers>>,
 }
 
 /// Every route; `openapi.json` describes each of them.
@@ -56,6 +63,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/", get(page::show)),
         ("/livez", get(probes::live)),
         ("/live", get(probes::live)),
+        ("/healthz", get(probes::live)),
         ("/readyz", get(probes::ready)),
         ("/ready", get(probes::ready)),
         ("/metrics", get(metrics::show)),
@@ -80,6 +88,7 @@ pub(crate) fn router(platform: Platform, options: &Options) -> Router {
         buffers: Arc::new(Semaphore::new(buffers.min(Semaphore::MAX_PERMITS))),
         max_body_bytes: options.max_body_bytes,
         requests: Arc::default(),
+        callers: options.oidc.clone().map(|oidc| Arc::new(Callers::new(oidc))),
     };
     let router = routes()
         .into_iter()
@@ -90,6 +99,7 @@ pub(crate) fn router(platform: Platform, options: &Options) -> Router {
         .layer(axum::extract::DefaultBodyLimit::disable())
         // An encoding that the layer does not know is refused by whoever reads the body.
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
+        .layer(from_fn_with_state(app.clone(), callers::check))
         .layer(from_fn_with_state(app.clone(), observe))
         .with_state(app)
 }
@@ -117,15 +127,16 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    let mut response = with_error_body(next.run(request).await).await;
+    let span = trace::span(request.headers());
+    let mut response = with_error_body(next.run(request).instrument(span.clone()).await).await;
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     app.metrics.request(&route, method.as_str(), status);
     let request_id = id.to_str().unwrap_or_default();
-    match status {
+    span.in_scope(|| match status {
         500.. => tracing::error!(request_id, %method, route, status, ms, "request"),
         _ => tracing::info!(request_id, %method, route, status, ms, "request"),
-    }
+    });
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

@@ -1,6 +1,7 @@
 //! Binding and running the wires. Both addresses are bound before anything is served, so that a
 //! port that is taken stops the start instead of half of the service.
 
+use crate::http::Oidc;
 use crate::{http, postgres};
 use kaplan_base::limits::MAX_BODY_BYTES;
 use kaplan_platform::Platform;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// How long open requests may take to finish at shutdown.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How long open requests may take to finish at shutdown, when nothing else is said.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Ingest requests that may be under way at once, when nothing else is said.
 const DEFAULT_IN_FLIGHT: usize = 256;
 
@@ -32,6 +33,10 @@ pub struct Options {
     pub max_body_bytes: usize,
     /// Most ingest requests under way at once; beyond it requests are answered 429 at once.
     pub max_in_flight: usize,
+    /// How long open requests may take to finish at shutdown.
+    pub shutdown_grace: Duration,
+    /// Whose identity tokens HTTP asks for; none: everybody may call.
+    pub oidc: Option<Oidc>,
 }
 
 impl Default for Options {
@@ -43,6 +48,8 @@ impl Default for Options {
             postgres_users: Vec::new(),
             max_body_bytes: MAX_BODY_BYTES,
             max_in_flight: DEFAULT_IN_FLIGHT,
+            shutdown_grace: SHUTDOWN_GRACE,
+            oidc: None,
         }
     }
 }
@@ -159,9 +166,11 @@ impl Server {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
         let stop = CancellationToken::new();
-        let signal = stop.clone();
+        let (signal, draining) = (stop.clone(), platform.clone());
         tokio::spawn(async move {
             shutdown.await;
+            // Those who ask on connections that are open already are sent elsewhere.
+            draining.drain();
             signal.cancel();
         });
         let wires = futures::future::try_join(
@@ -170,7 +179,7 @@ impl Server {
         );
         let deadline = async {
             stop.cancelled().await;
-            tokio::time::sleep(SHUTDOWN_GRACE).await;
+            tokio::time::sleep(self.options.shutdown_grace).await;
         };
         let result = tokio::select! {
             served = wires => served.map(|_| ()),

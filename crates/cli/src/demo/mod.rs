@@ -91,7 +91,7 @@ pub struct DemoArgs {
 
 /// Runs the demo; an error when anything is off.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
-    crate::logs::init(crate::settings::LogFormat::Text, "warn")?;
+    crate::logs::init(crate::settings::LogFormat::Text, "warn", "")?;
     let data = source::locate(args.data.as_deref())?;
     // Bound before anything is played: a port that is taken should not cost a minute.
     let server = serve::bind(&args).await?;

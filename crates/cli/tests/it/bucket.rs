@@ -55,7 +55,7 @@ impl Drop for S3 {
     }
 }
 
-const DEFINITIONS: &str = "CREATE STREAM orders (id BIGINT NOT NULL, customer TEXT NOT NULL, amount BIGINT, \
+pub const DEFINITIONS: &str = "CREATE STREAM orders (id BIGINT NOT NULL, customer TEXT NOT NULL, amount BIGINT, \
       at TIMESTAMPTZ, UNIQUE (id) WITHIN INTERVAL '1 day'); \
     CREATE TABLE customers (name TEXT PRIMARY KEY, city TEXT); \
     CREATE MATERIALIZED VIEW sales WITH (architecture = 'lambda') AS \
@@ -74,13 +74,13 @@ const ANSWERS: [&str; 8] = [
     "-c",
 ];
 
-fn answers(server: &Server) -> String {
+pub fn answers(server: &Server) -> String {
     let mut arguments = ANSWERS.to_vec();
     arguments.push("SELECT count(*) AS rows, sum(amount) AS total FROM orders");
     server.ok(&arguments)
 }
 
-fn insert(server: &Server, from: u64, count: u64) {
+pub fn insert(server: &Server, from: u64, count: u64) {
     let rows: Vec<String> = (from..from + count)
         .map(|n| format!("({n}, 'c{}', {}, '2026-01-01T00:00:00Z')", n % 3, n * 10))
         .collect();
@@ -88,7 +88,7 @@ fn insert(server: &Server, from: u64, count: u64) {
 }
 
 /// Waits until a view that may still replay answers.
-fn verified(server: &Server) {
+pub fn verified(server: &Server) {
     for view in ["sales", "live"] {
         let mut last = String::new();
         let ready = (0..600).any(|_| {

@@ -4,6 +4,7 @@
 
 mod bucket;
 mod full_disk;
+mod gcs;
 mod server;
 mod settings;
 
@@ -14,7 +15,9 @@ use std::process::{Command, Output};
 fn kaplan(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kaplan"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KAPLAN_") || name == "PORT" {
+        if ["KAPLAN_", "AWS_", "GOOGLE_"].iter().any(|p| name.to_string_lossy().starts_with(p))
+            || name == "PORT"
+        {
             command.env_remove(name);
         }
     }

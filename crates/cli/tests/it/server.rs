@@ -61,11 +61,18 @@ impl Server {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Stops the server with a signal, and gives the data directory back.
-    pub fn stop(mut self, name: &str) -> (ExitStatus, String) {
+    /// Stops the server with a signal; returns how it ended and what it had logged.
+    pub fn stop(self, name: &str) -> (ExitStatus, String) {
+        let (status, log, _dir) = self.stop_and_keep(name);
+        (status, log)
+    }
+
+    /// As [`Server::stop`], and gives the directory back.
+    pub fn stop_and_keep(mut self, name: &str) -> (ExitStatus, String, TempDir) {
         self.signal(name);
         let status = self.process.wait().unwrap();
-        (status, self.log.take().unwrap().join().unwrap())
+        let log = self.log.take().unwrap().join().unwrap();
+        (status, log, std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap()))
     }
 }
 
@@ -93,6 +100,70 @@ fn a_server_answers_and_stops_on_either_signal() {
         let (status, log) = server.stop(signal);
         assert_eq!(status.code(), Some(0), "{signal}: {log}");
         assert!(log.contains("stopped"), "{log}");
+    }
+}
+
+/// Writers are at work when the signal comes: what they were told is there afterwards.
+#[test]
+fn a_server_under_load_stops_in_order_and_keeps_what_it_acknowledged() {
+    let server = Server::start();
+    server.ok(&["sql", "-c", STREAM]);
+    server.ok(&["sql", "-c", "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM readings"]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let insert = ["sql", "-c", "INSERT INTO readings (value) VALUES (1), (2), (3)"];
+    let (dir, url) = (server.dir.path().to_owned(), server.url.clone());
+    let (acknowledged, status, log, kept) = std::thread::scope(|scope| {
+        let writers = (0..4).map(|_| {
+            scope.spawn(|| {
+                let mut acknowledged = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let sent = kaplan(&dir).args(insert).env("KAPLAN_URL", &url).output().unwrap();
+                    acknowledged += 3 * u64::from(sent.status.success());
+                }
+                acknowledged
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let (status, log, kept) = server.stop_and_keep("TERM");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let acknowledged: u64 = writers.into_iter().map(|w| w.join().unwrap()).sum();
+        (acknowledged, status, log, kept)
+    });
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("\"stopped\""), "{log}");
+    let server = Server::start_in(kept);
+    let text = server.ok(&["sql", "--format", "csv", "-c", "SELECT n FROM v"]);
+    let n: u64 = text.lines().nth(1).unwrap().parse().unwrap();
+    assert!(acknowledged > 0 && n >= acknowledged, "{n} rows, {acknowledged} acknowledged");
+    server.ok(&["verify", "v"]);
+}
+
+#[test]
+fn log_lines_are_what_cloud_logging_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = kaplan(dir.path());
+    command.args(["start", "--data-dir", "data", "--http", "127.0.0.1:0", "--postgres", "off"]);
+    command.args(["--log-format", "gcp", "--log-gcp-project", "shop"]);
+    let server = Server::spawn(command, dir);
+    let trace = "105445aa7843bc8bf206b12000100000";
+    let header = format!("traceparent: 00-{trace}-00f067aa0ba902b7-01");
+    let url = format!("{}/v1/streams", server.url);
+    let asked = Command::new("curl").args(["-sf", "-H", &header, &url]).output().unwrap();
+    assert!(asked.status.success(), "{}", stderr(&asked));
+    let (_, log) = server.stop("TERM");
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines: Vec<_> = lines.collect();
+    let request = lines.iter().find(|line| line["message"] == "request").unwrap();
+    let named = format!("projects/shop/traces/{trace}");
+    assert_eq!(request["logging.googleapis.com/trace"], named, "{request}");
+    assert_eq!(request["logging.googleapis.com/spanId"], "00f067aa0ba902b7", "{request}");
+    assert_eq!(request["logging.googleapis.com/trace_sampled"], true, "{request}");
+    assert_eq!((&request["severity"], &request["route"]), (&"INFO".into(), &"/v1/streams".into()));
+    for line in &lines {
+        let time = line["time"].as_str().unwrap();
+        assert!(time.ends_with('Z') && time.len() == 27, "{line}");
+        assert!(line["message"].is_string() && line["severity"].is_string(), "{line}");
     }
 }
 

@@ -97,6 +97,16 @@ impl ApiError {
         Self::of_wire(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
+    /// Who calls is not known.
+    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::of_wire(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// Who calls is known, and may not.
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::of_wire(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
     /// A refusal that the framework made, with its status.
     pub(super) fn refused(status: StatusCode, message: impl Into<String>) -> Self {
         Self::of_wire(status, "invalid_input", message)
@@ -135,6 +145,10 @@ impl IntoResponse for ApiError {
             "field": field,
         }});
         let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
         if again.contains(&self.status) {
             let seconds = HeaderValue::from(RETRY_AFTER_SECONDS);

@@ -83,6 +83,27 @@ async fn batch_runs_are_started_once_a_key() {
 }
 
 #[tokio::test]
+async fn callers_without_a_token_reach_the_probes_only() {
+    let oidc = kaplan_server::Oidc {
+        issuer: "https://issuer.example".to_owned(),
+        audience: "kaplan".to_owned(),
+        ..Default::default()
+    };
+    let running = start_with(Options { oidc: Some(oidc), ..Options::default() }).await;
+    for path in ["/livez", "/live", "/healthz", "/readyz", "/ready"] {
+        assert_eq!(running.get(path).await.status(), 200, "{path}");
+    }
+    for path in ["/", "/metrics", "/v1/status", "/v1/views", "/openapi.json", "/nothing"] {
+        let refused = running.get(path).await;
+        assert_eq!(refused.status(), 401, "{path}");
+        assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+        let body: Value = refused.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "unauthorized", "{body}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_schedulers_repeated_call_starts_one_run() {
     let running = with_view().await;
     let mut ids = Vec::new();
