@@ -291,7 +291,6 @@ impl Platform {
             catalog_file,
             place,
             epoch,
-            sinks: sinks::Sinks::default(),
             sources: sources::Sources::default(),
             sinks: sinks::Sinks::new(place.below("sinks")),
             archived: watch::Sender::new(progress.archived_through),

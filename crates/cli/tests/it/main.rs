@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bucket;
+mod captured;
 mod full_disk;
 mod gcs;
 mod server;
 mod settings;
+#[path = "../../../platform/tests/it/postgres/upstream.rs"]
+mod upstream;
 
 use std::path::Path;
 use std::process::{Command, Output};

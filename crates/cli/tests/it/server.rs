@@ -61,6 +61,14 @@ impl Server {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
+    /// SIGKILL, and another process on the same directory.
+    pub fn killed(mut self) -> Self {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::start_in(dir)
+    }
+
     /// Stops the server with a signal; returns how it ended and what it had logged.
     pub fn stop(self, name: &str) -> (ExitStatus, String) {
         let (status, log, _dir) = self.stop_and_keep(name);

@@ -311,6 +311,10 @@ impl Postgres {
         for (at, reason) in self.transactions.take_suspended() {
             parcels.extend(self.suspend(at, reason));
         }
+        if !parcels.is_empty() {
+            // That they missed something is durable before the position is that misses it.
+            return Ok(parcels);
+        }
         let position = self.transactions.position();
         if self.transactions.is_open() || position <= self.given {
             return Ok(parcels);
@@ -334,8 +338,7 @@ impl Postgres {
         wanted.waits = Some(reason.clone());
         let copied = Copied { stream: wanted.stream, oid: table.oid };
         let split = self.splits.stale(self.life, copied);
-        let reason =
-            format!("{}: {reason}; its changes are not followed until it fits", table.name);
+        let reason = format!("{}: {reason}; it is copied again when it fits", table.name);
         let rejected = Rejected { position: 1, reason, ..Rejected::default() };
         Some(Parcel { rejected: vec![rejected], ..Parcel::at(split, 1) })
     }
@@ -539,7 +542,8 @@ impl Source for Postgres {
             begun.insert(wal(life), position);
         }
         self.client = Some(session::stream(&self.options, position).await?);
-        self.transactions = Transactions::new(tables, position);
+        let transactions = Transactions::new(tables, position);
+        self.transactions = transactions.may_split(!self.options.transactional);
         self.given = position;
         (self.given_at, self.heard, self.asked) = (Instant::now(), Instant::now(), false);
         Ok(begun)
@@ -558,11 +562,14 @@ impl Source for Postgres {
                     self.transactions.position() >= until || self.pull(Some(until)).await?;
                 if reached {
                     self.transactions.advance(until);
-                    self.phase = Phase::Copying(copy);
-                } else {
-                    self.phase = Phase::CatchUp(copy);
                 }
-                self.parcels(reached)
+                let parcels = self.parcels(reached)?;
+                let all = reached && self.given >= until;
+                self.phase = match all {
+                    true => Phase::Copying(copy),
+                    false => Phase::CatchUp(copy),
+                };
+                Ok(parcels)
             }
             Phase::Copying(copy) => self.copying(copy).await,
             Phase::Following => {

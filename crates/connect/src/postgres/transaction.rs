@@ -78,8 +78,11 @@ pub struct Transactions {
     suspended: Vec<(usize, String)>,
     bytes: usize,
     rows: usize,
-    /// Bytes of the transaction that is open.
+    /// Bytes of the transaction that is open, and the tables that it changed.
     open_bytes: usize,
+    touched: BTreeSet<usize>,
+    /// A transaction that is too large suspends its tables, instead of ending it all.
+    may_split: bool,
 }
 
 impl Transactions {
@@ -98,7 +101,15 @@ impl Transactions {
             bytes: 0,
             rows: 0,
             open_bytes: 0,
+            touched: BTreeSet::new(),
+            may_split: false,
         }
+    }
+
+    /// Lets a transaction that is too large suspend the tables that it changes.
+    #[must_use]
+    pub fn may_split(self, may_split: bool) -> Self {
+        Self { may_split, ..self }
     }
 
     /// Where reading goes on after the transactions so far.
@@ -138,6 +149,7 @@ impl Transactions {
     pub fn begin(&mut self, begin: Begin) {
         self.begin = Some(begin);
         self.open_bytes = 0;
+        self.touched.clear();
     }
 
     /// A transaction ends; `end` is the position after it.
@@ -192,11 +204,6 @@ impl Transactions {
         }
         (self.bytes, self.rows) = (0, 0);
         Ok((std::mem::take(&mut self.changes), std::mem::take(&mut self.rejected)))
-    }
-
-    /// Forgets the transaction that is open and all that waits: the stream begins again.
-    pub fn reset(&mut self, position: u64) {
-        *self = Self::new(std::mem::take(&mut self.tables), position);
     }
 
     /// A table as it is from now on.
@@ -272,8 +279,9 @@ impl Transactions {
         self.open_bytes += bytes;
         self.bytes += bytes;
         self.rows += 1;
+        self.touched.insert(bound.table);
         if self.open_bytes > MAX_TRANSACTION_BYTES {
-            return Err(too_large(begin));
+            return self.too_large(begin);
         }
         let same = |run: &Run| run.kind == kind && run.set == set && Arc::ptr_eq(&run.bound, bound);
         let last = self.runs.iter().rposition(|run| run.table == bound.table);
@@ -293,6 +301,22 @@ impl Transactions {
         };
         self.runs[at].rows.push((key, row));
         self.runs[at].positions.push(begin.0);
+        Ok(())
+    }
+
+    /// Refuses the transaction that is open, or leaves its tables to be copied.
+    fn too_large(&mut self, begin: (u64, u32)) -> Result<()> {
+        let error = too_large(begin);
+        if !self.may_split {
+            return Err(error);
+        }
+        let touched = std::mem::take(&mut self.touched);
+        self.runs.retain(|run| !touched.contains(&run.table));
+        for at in touched {
+            self.tables[at].since = None;
+            self.suspended.push((at, error.message.clone()));
+        }
+        self.open_bytes = 0;
         Ok(())
     }
 

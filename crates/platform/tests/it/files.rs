@@ -119,3 +119,91 @@ async fn a_bad_record_of_text_harms_only_itself() {
     let e = k.fails(&source("source", "x", "(a int)", Path::new("/nowhere"), "*", "csv")).await;
     assert!(e.message.contains("/nowhere"), "{e:?}");
 }
+
+/// An S3 server of the test's own, which ends when it is dropped.
+struct Bucket(tempfile::TempDir, Vec<(String, String)>);
+
+impl Bucket {
+    fn start() -> Option<Bucket> {
+        let dir = tempfile::tempdir().unwrap();
+        let run = std::process::Command::new(Bucket::script())
+            .args(["start".as_ref(), dir.path().as_os_str()])
+            .status()
+            .unwrap();
+        if run.code() == Some(77) {
+            assert!(std::env::var_os("CI").is_none(), "CI needs an S3 server");
+            eprintln!("left out: no S3 server (scripts/s3.sh)");
+            return None;
+        }
+        assert!(run.success(), "{run}");
+        let text = std::fs::read_to_string(dir.path().join("env")).unwrap();
+        let words = text.split_whitespace().filter_map(|word| word.split_once('='));
+        let env = words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Some(Bucket(dir, env))
+    }
+
+    fn script() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/s3.sh")
+    }
+
+    fn get(&self, name: &str) -> &str {
+        &self.1.iter().find(|(known, _)| known == name).unwrap().1
+    }
+
+    fn store(&self) -> object_store::aws::AmazonS3 {
+        object_store::aws::AmazonS3Builder::new()
+            .with_endpoint(self.get("AWS_ENDPOINT_URL"))
+            .with_allow_http(true)
+            .with_region(self.get("AWS_REGION"))
+            .with_access_key_id(self.get("AWS_ACCESS_KEY_ID"))
+            .with_secret_access_key(self.get("AWS_SECRET_ACCESS_KEY"))
+            .with_bucket_name("lake")
+            .build()
+            .unwrap()
+    }
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        let stop = ["stop".as_ref(), self.0.path().as_os_str()];
+        let _ = std::process::Command::new(Bucket::script()).args(stop).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_bucket_are_read_as_those_of_a_folder() {
+    use object_store::ObjectStoreExt;
+    let Some(bucket) = Bucket::start() else { return };
+    let store = bucket.store();
+    let put = async |name: &str, body: &str| {
+        let body = body.to_owned().into();
+        store.put(&name.into(), body).await.unwrap();
+    };
+    put("in/1.csv", "id,v\n1,a\n2,b\n").await;
+    put("in/2.csv", "id,v\n2,c\nx,y\n").await;
+    put("other/3.csv", "id,v\n9,z\n").await;
+    let (dir, mut k) = Running::start("select 1").await;
+    let source = format!(
+        "create table t (id int primary key, v text) include file as f with (connector = 's3', \
+         s3.bucket_name = 'lake', s3.region_name = 'us-east-1', s3.endpoint_url = '{}', \
+         s3.credentials.access = '{}', s3.credentials.secret = '{}', match_pattern = 'in/*.csv', \
+         refresh.interval.sec = 1) format plain encode csv",
+        bucket.get("AWS_ENDPOINT_URL"),
+        bucket.get("AWS_ACCESS_KEY_ID"),
+        bucket.get("AWS_SECRET_ACCESS_KEY"),
+    );
+    k.sql(&source).await;
+    let two = ["1|a|in/1.csv", "2|c|in/2.csv"];
+    k.reads("select * from t order by id", &two).await;
+    k.reads("select split, position, record from t_errors", &["in/2.csv|2|x,y"]).await;
+    put("in/3.csv", "v,id\nd,3\n").await;
+    k.reads("select * from t order by id", &[two[0], two[1], "3|d|in/3.csv"]).await;
+    k.platform.close().await.unwrap();
+    drop(k);
+    let mut k = Running::open(dir.path()).await;
+    put("in/4.csv", "id,v\n4,e\n").await;
+    k.reads("select count(*) as n, max(id) as m from t", &["4|4"]).await;
+    assert_eq!(k.table("select count(*) as n from t_errors").await, ["1"]);
+    let shown = k.table("show create table t").await.concat();
+    assert!(!shown.contains(bucket.get("AWS_SECRET_ACCESS_KEY")), "{shown}");
+}

@@ -208,3 +208,28 @@ async fn what_cannot_be_is_refused_with_its_name() {
     let slots = upstream.lines("select slot_name from pg_replication_slots").await;
     assert!(!slots.contains(&"kaplan_one".to_owned()), "{slots:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_too_large_waits_or_is_copied() {
+    let sql = "create table t (id int primary key, v text); insert into t values (0, 'small')";
+    let Some(upstream) = Upstream::start(sql).await else { return };
+    let (_dir, mut k) = Running::start("select 1").await;
+    k.follow(&upstream, &["t"]).await;
+    let split = upstream.create_source("split", "postgres");
+    k.sql(&split.replace("password", "transactional = 'false', password")).await;
+    k.sql("create table s (*) from split table 't'").await;
+    let all = "select count(*) as n, sum(id) as s, sum(length(v)) as l from t";
+    k.same(&upstream, all).await;
+    k.until("select count(*) from s", |lines| lines == ["1"]).await;
+    // More than one commit can hold, and more than one copy.
+    upstream.sql("insert into t select g, repeat(chr(65 + g % 26), 1000) from generate_series(1, 60000) g").await;
+    let there = upstream.lines(all).await;
+    k.until(&all.replace("from t", "from s"), |lines| lines == there).await;
+    assert_eq!(k.table("select count(*) from t").await, ["1"]);
+    let sources = k.until("show sources", |l| l.concat().contains("48 MiB")).await;
+    let line = sources.iter().find(|l| l.starts_with("pg|")).unwrap();
+    assert!(line.contains("|retrying|") && line.contains("transactional"), "{line}");
+    upstream.sql("delete from t where id > 10; insert into t values (70000, 'after')").await;
+    let there = upstream.lines(all).await;
+    k.until(&all.replace("from t", "from s"), |lines| lines == there).await;
+}
