@@ -23,8 +23,8 @@ use axum::routing::{MethodRouter, get, post};
 use error::ApiError;
 use kaplan_platform::Platform;
 use metrics::Metrics;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 use tower_http::decompression::RequestDecompressionLayer;
@@ -48,6 +48,8 @@ struct App {
     buffers: Arc<Semaphore>,
     max_body_bytes: usize,
     requests: Arc<AtomicU64>,
+    /// When a liveness probe first met a platform that failed.
+    failed_since: Arc<OnceLock<Instant>>,
 }
 
 /// Every route; `openapi.json` describes each of them.
@@ -80,6 +82,7 @@ pub(crate) fn router(platform: Platform, options: &Options) -> Router {
         buffers: Arc::new(Semaphore::new(buffers.min(Semaphore::MAX_PERMITS))),
         max_body_bytes: options.max_body_bytes,
         requests: Arc::default(),
+        failed_since: Arc::default(),
     };
     let router = routes()
         .into_iter()
