@@ -41,7 +41,7 @@ demo: build ## Start Kaplan with the flights example and show what it does
 	"$$CARGO_TARGET_DIR/debug/kaplan" demo
 
 test: test-program ## Everything that must pass: tests, tidy, short random runs, evidence, deployment
-	@deploy/check/run.sh quick image
+	@deploy/check/run.sh quick image rehearsal
 
 test-program: setup ## The same without the checks of deploy/
 	$(CARGO) test --workspace

@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh [quick | all | CHECK]..: check everything below deploy/ that can be checked without a cloud, a
-# cluster or a container engine. `quick` leaves out what needs a built program (image, package).
+# cluster or a container engine. `quick` leaves out what needs a built program (image, rehearsal, package).
 # PROGRAM names the program, default: what `make build` has built.
 # Prints a line for each check and what a failed one said. A check whose tool cannot be had is skipped
 # and says so; with CI set it fails.
@@ -17,7 +17,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 QUICK=(shell terraform cloudbuild dockerfile misconfigurations compose kubernetes systemd release contracts)
-ALL=("${QUICK[@]}" image package)
+ALL=("${QUICK[@]}" image rehearsal package)
 
 # needs COMMAND..: ends the check as skipped when one is missing.
 needs() {
@@ -116,6 +116,14 @@ check_image() {
   needs buildah skopeo unshare
   [ -x "$PROGRAM" ] || { echo "there is no program at $PROGRAM: make build"; return 1; }
   "$here/image.sh" "$PROGRAM" "$work/image"
+}
+
+# Short; `make rehearse-cloud` is the long one.
+check_rehearsal() {
+  needs buildah skopeo unshare openssl
+  [ "$(id -u)" = 0 ] || { echo 'not root, which running the image needs'; exit 77; }
+  [ -d "$work/image/rootfs" ] || "$deploy/image/build.sh" "$PROGRAM" kaplan:check "$work/image" || return 1
+  "$deploy/rehearse/rehearse.py" "$work/image/rootfs" --rounds 6
 }
 
 check_package() {

@@ -17,7 +17,10 @@ pub async fn run(platform: Platform) {
         // A status that cannot be had is a platform that is closing: the next line, if there is one,
         // says more than a warning would.
         if let Ok(status) = platform.status() {
-            write(&status, freshness_p99_s(&status, seen));
+            // Only of new commits: an idle server would repeat, and alert on, what was true of its
+            // last ones.
+            let freshness = status.freshness_us.filter(|_| status.durable_lsn > seen);
+            write(&status, freshness.map(p99_s));
             seen = status.durable_lsn;
         }
     }
@@ -39,35 +42,7 @@ fn write(status: &Status, freshness_p99_s: Option<f64>) {
     );
 }
 
-/// The measured freshness, if something was committed since the last line: an idle server would
-/// otherwise repeat, and alert on, what was true of its last commits.
-fn freshness_p99_s(status: &Status, seen: Lsn) -> Option<f64> {
-    let (_, p99) = status.freshness_us.filter(|_| status.durable_lsn > seen)?;
-    Some(p99 as f64 / MICROS_PER_SECOND)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn freshness_is_told_of_new_commits_only() {
-        let status = Status {
-            version: String::new(),
-            ready: true,
-            durable_lsn: Lsn(7),
-            served_lsn: Lsn(7),
-            archived_lsn: Lsn(7),
-            log_start_lsn: Lsn(1),
-            log_bytes: 0,
-            freshness_us: Some((1_000, 2_500_000)),
-            uptime_us: 0,
-            streams: Vec::new(),
-            views: Vec::new(),
-            runs: Vec::new(),
-        };
-        assert_eq!(freshness_p99_s(&status, Lsn(6)), Some(2.5));
-        assert_eq!(freshness_p99_s(&status, Lsn(7)), None);
-        assert_eq!(freshness_p99_s(&Status { freshness_us: None, ..status }, Lsn(6)), None);
-    }
+/// Seconds of the second of two quantiles in microseconds.
+fn p99_s((_, p99): (u64, u64)) -> f64 {
+    p99 as f64 / MICROS_PER_SECOND
 }

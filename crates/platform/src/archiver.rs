@@ -97,10 +97,19 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
         inner.lake.set_progress(&next).await?;
         *progress = next;
         inner.archived.send_replace(through);
-        let log = Arc::clone(&inner.log);
-        blocking(move || Ok(log.trim(through)?)).await?;
+        trim(inner).await?;
     }
+    // Also what the views had not taken in when it was archived.
+    trim(inner).await?;
     Ok(progress.archived_through)
+}
+
+/// Frees the part of the log that the lake has and every view has taken in. Views follow the log: one
+/// whose next commit had gone would stand still for good.
+async fn trim(inner: &Inner) -> Result<()> {
+    let through = inner.driver.snapshot().lsn.min(*inner.archived.borrow());
+    let log = Arc::clone(&inner.log);
+    blocking(move || Ok(log.trim(through)?)).await
 }
 
 /// Appends to a table. A process that had the log before may have appended the same rows: who has

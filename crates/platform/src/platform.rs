@@ -435,6 +435,13 @@ impl Platform {
         self.inner.runs.get(id)
     }
 
+    /// Why no more is written until it is opened again: the log failed, or another instance has the
+    /// data ([`Code::Fenced`]).
+    #[must_use]
+    pub fn failed(&self) -> Option<Error> {
+        self.inner.sequencer.failed()
+    }
+
     /// What the platform holds and how it fares.
     pub fn status(&self) -> Result<Status> {
         Ok(status::of(&self.inner))

@@ -27,8 +27,8 @@ pub use callers::Oidc;
 use error::ApiError;
 use kaplan_platform::Platform;
 use metrics::Metrics;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 use tower_http::decompression::RequestDecompressionLayer;
@@ -55,6 +55,8 @@ struct App {
     requests: Arc<AtomicU64>,
     /// Who may call; None: everybody.
     callers: Option<Arc<Callers>>,
+    /// When a liveness probe first met a platform that failed.
+    failed_since: Arc<OnceLock<Instant>>,
 }
 
 /// Every route; `openapi.json` describes each of them.
@@ -89,6 +91,7 @@ pub(crate) fn router(platform: Platform, options: &Options) -> Router {
         max_body_bytes: options.max_body_bytes,
         requests: Arc::default(),
         callers: options.oidc.clone().map(|oidc| Arc::new(Callers::new(oidc))),
+        failed_since: Arc::default(),
     };
     let router = routes()
         .into_iter()

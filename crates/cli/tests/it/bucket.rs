@@ -38,11 +38,16 @@ impl S3 {
 
     /// A server process with an empty disk of its own and its data in the bucket.
     fn server(&self, prefix: &str) -> Server {
+        self.server_that_archives(prefix, "300")
+    }
+
+    /// The same with a time between moves from log to lake.
+    fn server_that_archives(&self, prefix: &str, every_ms: &str) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let mut command = kaplan(dir.path());
         command.args(["start", "--data", &format!("s3://lake/{prefix}")]);
         command.args(["--http", "127.0.0.1:0", "--postgres", "off", "--log-format", "json"]);
-        command.args(["--archive-interval-ms", "300", "--checkpoint-interval-ms", "500"]);
+        command.args(["--archive-interval-ms", every_ms, "--checkpoint-interval-ms", "500"]);
         command.args(["--log-linger-ms", "5"]);
         command.envs(self.variables.iter().cloned());
         Server::spawn(command, dir)
@@ -103,6 +108,39 @@ pub fn verified(server: &Server) {
         });
         assert!(ready, "{view}: {last}");
     }
+}
+
+/// What the lake has is removed from the log, but not before the views have read it.
+#[test]
+fn views_keep_up_with_a_lake_that_is_quicker() {
+    let Some(s3) = S3::start() else { return };
+    let server = s3.server_that_archives("quick", "1");
+    let mut statements = "CREATE STREAM wide (n BIGINT NOT NULL);".to_owned();
+    for view in 0..4 {
+        statements += &format!(
+            "CREATE MATERIALIZED VIEW v{view} AS SELECT sha512(n::text || '{view}') AS h, \
+             count(*) AS rows FROM wide GROUP BY sha512(n::text || '{view}');"
+        );
+    }
+    server.ok(&["sql", "-c", &statements]);
+    for load in 0..12 {
+        let (from, to) = (load * 10_000 + 1, (load + 1) * 10_000);
+        let insert = format!("INSERT INTO wide SELECT value FROM generate_series({from}, {to})");
+        server.ok(&["sql", "-c", &insert]);
+    }
+    for view in 0..4 {
+        let rows = server.ok(&[
+            "sql",
+            "--format",
+            "csv",
+            "-c",
+            &format!("SELECT count(*) AS n FROM v{view}"),
+        ]);
+        assert_eq!(rows, "n\n120000\n", "v{view}");
+    }
+    let (status, log) = server.stop("TERM");
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("cannot be followed"), "{log}");
 }
 
 #[test]

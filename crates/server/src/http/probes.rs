@@ -4,11 +4,30 @@ use super::App;
 use super::error::ApiError;
 use axum::Json;
 use axum::extract::State;
-use kaplan_platform::{Code, Status};
+use kaplan_platform::{Code, Error, Status};
+use std::time::{Duration, Instant};
 
-/// The process answers: that is all that liveness means. Restarting cures nothing else.
-pub(super) async fn live() -> &'static str {
-    "live\n"
+/// How long an instance that was replaced is left alone. A platform that runs two for a moment ends
+/// the older one within this time. Restarted before, it would take the data back from the newer one;
+/// after it, the newer one is what went away, and nobody else would ever write again.
+const REPLACED_GRACE: Duration = Duration::from_secs(20 * 60);
+
+/// The process answers, and a restart would not help. Being behind is no reason for one; a log that
+/// failed is, since only opening it again shows what is durable.
+pub(super) async fn live(State(app): State<App>) -> Result<&'static str, ApiError> {
+    let failed = app.platform.failed();
+    let since = failed.as_ref().map(|_| *app.failed_since.get_or_init(Instant::now));
+    liveness(failed, since.map_or(Duration::ZERO, |since| since.elapsed()))
+}
+
+/// What to answer to a platform that restarts what is not alive.
+fn liveness(failed: Option<Error>, time: Duration) -> Result<&'static str, ApiError> {
+    match failed {
+        None => Ok("live\n"),
+        Some(error) if error.code == Code::Fenced && time < REPLACED_GRACE => Ok("replaced\n"),
+        Some(error) => Err(ApiError::new(Code::Unavailable, error.to_string())
+            .hint("this instance does not recover by itself: start it again")),
+    }
 }
 
 /// Reads and writes are accepted.
@@ -30,4 +49,19 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, ApiErr
 /// `GET /v1/status`.
 pub(super) async fn status(State(app): State<App>) -> Result<Json<Status>, ApiError> {
     Ok(Json(app.platform.status()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_restart_cures_is_not_alive() {
+        assert!(liveness(None, REPLACED_GRACE).is_ok());
+        let replaced = || Some(Error::new(Code::Fenced, "another instance has the data"));
+        assert!(liveness(replaced(), Duration::ZERO).is_ok());
+        assert!(liveness(replaced(), REPLACED_GRACE).is_err());
+        let broken = Some(Error::new(Code::Unavailable, "the log failed"));
+        assert!(liveness(broken, Duration::ZERO).is_err());
+    }
 }
