@@ -118,11 +118,15 @@ pub(crate) async fn delete(
         ast::FromTable::WithFromKeyword(t) | ast::FromTable::WithoutKeyword(t) => t,
     };
     let [table] = &tables[..] else { return Err(refuse("DELETE from several tables", "one each")) };
-    if delete.using.is_some() || delete.limit.is_some() || !delete.order_by.is_empty() {
-        return Err(refuse("USING, ORDER BY or LIMIT in DELETE", "use a subquery in WHERE"));
+    if delete.limit.is_some() || !delete.order_by.is_empty() {
+        return Err(refuse("ORDER BY or LIMIT in DELETE", "use a subquery in WHERE"));
     }
     let (def, text, called) = mutable(inner, session, table, "DELETE")?;
     let condition = delete.selection.as_ref().map(|s| format!(" WHERE {s}")).unwrap_or_default();
+    let condition = match &delete.using {
+        Some(using) => format!(" WHERE EXISTS (SELECT 1 FROM {}{condition})", listed(using)),
+        None => condition,
+    };
     let columns = columns_text(&def, &called, "o").join(", ");
     let select = dialect::parse_query(&format!("SELECT {columns} FROM {text}{condition}"))?;
     let returning = Returning { def: &def, called, items: delete.returning.as_deref() };
@@ -151,10 +155,21 @@ pub(crate) async fn update(
     session: &Session,
     update: &ast::Update,
 ) -> Result<Changed> {
-    if update.from.is_some() || update.limit.is_some() || !update.order_by.is_empty() {
-        return Err(refuse("FROM, ORDER BY or LIMIT in UPDATE", "use subqueries in SET and WHERE"));
+    if update.limit.is_some() || !update.order_by.is_empty() {
+        return Err(refuse("ORDER BY or LIMIT in UPDATE", "use a subquery in WHERE"));
     }
-    let (def, text, called) = mutable(inner, session, &update.table, "UPDATE")?;
+    let (def, mut text, called) = mutable(inner, session, &update.table, "UPDATE")?;
+    if let Some(
+        ast::UpdateTableFromKind::AfterSet(from) | ast::UpdateTableFromKind::BeforeSet(from),
+    ) = &update.from
+    {
+        // A row that several rows of FROM meet changes once; its key tells which rows are one.
+        if def.primary_key.is_empty() {
+            let what = format!("UPDATE .. FROM of {}, which has no PRIMARY KEY,", def.name);
+            return Err(refuse(&what, "use subqueries in SET and WHERE"));
+        }
+        text = format!("{text}, {}", listed(from));
+    }
     let sets = assignments(&def, &update.assignments)?;
     let mut columns = columns_text(&def, &called, "o");
     columns.extend(sets.iter().enumerate().map(|(at, (_, e))| format!("({e}) AS n{at}")));
@@ -163,6 +178,10 @@ pub(crate) async fn update(
     let select = dialect::parse_query(&format!("SELECT {columns} FROM {text}{condition}"))?;
     let returning = Returning { def: &def, called, items: update.returning.as_deref() };
     change(inner, session, returning, Plan::Update(select, sets)).await
+}
+
+fn listed(tables: &[ast::TableWithJoins]) -> String {
+    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Old rows (the first columns of `batch`) and what they become by the values behind them.
@@ -481,7 +500,12 @@ impl Plan<'_> {
                 Ok((done, rows.lsn))
             }
             Plan::Update(select, sets) => {
-                let rows = query::select(inner, session, select).await?;
+                let mut rows = query::select(inner, session, select).await?;
+                if !def.primary_key.is_empty() && !rows.batches.is_empty() {
+                    let schema = rows.batches[0].schema();
+                    let all = arrow::compute::concat_batches(&schema, &rows.batches)?;
+                    rows.batches = vec![first_of_each_key(def, &all, false)?];
+                }
                 for batch in &rows.batches {
                     replace(inner, def, sets, batch, &mut done).await?;
                 }

@@ -16,12 +16,10 @@ impl From<dialect::Error> for Error {
             dialect::Kind::DuplicateColumn => Code::DuplicateColumn,
             dialect::Kind::Invalid => Code::InvalidInput,
         };
-        let hint = e.hint.clone();
-        let error = Error::new(code, e.to_string());
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
+        let mut error = Error::new(code, e.to_string());
+        error.place = (e.line > 0).then_some((e.line, e.column));
+        error.hint = e.hint;
+        error
     }
 }
 

@@ -23,8 +23,10 @@ pub enum RelationKind {
     Stream,
     /// A table.
     Table,
-    /// A plain or materialized view.
+    /// A materialized view.
     View,
+    /// A plain view.
+    PlainView,
 }
 
 /// A stream, table or view as catalogs list it.
@@ -60,6 +62,26 @@ pub struct Described {
     pub columns: Option<SchemaRef>,
 }
 
+impl RelationInfo {
+    /// The schema that it is in.
+    #[must_use]
+    pub fn schema_name(&self) -> &str {
+        self.name.split_once('.').map_or("public", |(schema, _)| schema)
+    }
+
+    /// The name without the schema.
+    #[must_use]
+    pub fn plain_name(&self) -> &str {
+        self.name.split_once('.').map_or(&self.name, |(_, name)| name)
+    }
+
+    /// Whether it is a view, plain or materialized.
+    #[must_use]
+    pub fn is_view(&self) -> bool {
+        matches!(self.kind, RelationKind::View | RelationKind::PlainView)
+    }
+}
+
 impl Platform {
     /// Every stream, table and view.
     #[must_use]
@@ -84,7 +106,7 @@ impl Platform {
             Some(RelationInfo {
                 id: def.id,
                 name: def.name.clone(),
-                kind: RelationKind::View,
+                kind: RelationKind::PlainView,
                 schema: dialect::schema_of_columns(&def.name, &def.output).ok()?,
                 defaults: BTreeMap::new(),
                 primary_key: Vec::new(),

@@ -220,6 +220,7 @@ async fn statement(
             done("RESET")
         }
         Statement::Transaction(verb) => transactions::run(inner, session, verb).await?,
+        Statement::Comment => noticed("COMMENT", "comments are not kept"),
         Statement::Mark(mark, name) => transactions::mark(session, mark, &name)?,
     })
 }

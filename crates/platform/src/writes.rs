@@ -109,18 +109,42 @@ fn source(def: &StreamDef, insert: &ast::Insert, columns: &[String]) -> Result<B
     };
     if let SetExpr::Values(values) = source.body.as_mut() {
         defaults(def, values, columns)?;
-        one_kind(values);
+        one_kind(def, values, columns)?;
     }
     Ok(source)
 }
 
 /// Puts numbers and booleans in quotes in a column that has text as well: each value is then read as
 /// the type of its column, as in PostgreSQL, and not as the type of its neighbours.
-fn one_kind(values: &mut ast::Values) {
+/// Beside an expression a text is cast instead; so are numbers with an exponent in a column of
+/// floats, which is not exact.
+fn one_kind(def: &StreamDef, values: &mut ast::Values, columns: &[String]) -> Result<()> {
     let width = values.rows.iter().map(|row| row.content.len()).max().unwrap_or(0);
+    let named = |at: usize| match columns.is_empty() {
+        true => positional(def, width).get(at).map(|name| (*name).to_owned()),
+        false => columns.get(at).cloned(),
+    };
     for at in 0..width {
-        let texts = |row: &ast::Parens<Vec<ast::Expr>>| row.content.get(at).is_some_and(is_text);
-        if !values.rows.iter().any(texts) || values.rows.iter().all(texts) {
+        let of_column = |test: fn(&ast::Expr) -> bool| {
+            let mut found = values.rows.iter().filter_map(|row| row.content.get(at)).map(test);
+            (found.clone().any(|found| found), found.all(|found| found))
+        };
+        let ((texts, only_texts), (_, only_literals)) = (of_column(is_text), of_column(is_literal));
+        let to = named(at).and_then(|name| def.columns.iter().find(|c| c.name == name));
+        let float = to.is_some_and(|c| {
+            let name = c.sql_type.to_lowercase();
+            name.starts_with("double") || name.starts_with("real") || name.starts_with("float")
+        });
+        let inexact = float && only_literals && of_column(has_exponent).0;
+        if !inexact && (!texts || only_texts) {
+            continue;
+        }
+        if let (false, Some(to)) = (only_literals, to) {
+            for value in values.rows.iter_mut().filter_map(|row| row.content.get_mut(at)) {
+                if is_text(value) {
+                    *value = dialect::parse_expr(&format!("CAST({value} AS {})", to.sql_type))?;
+                }
+            }
             continue;
         }
         for value in values.rows.iter_mut().filter_map(|row| row.content.get_mut(at)) {
@@ -129,6 +153,17 @@ fn one_kind(values: &mut ast::Values) {
             }
         }
     }
+    Ok(())
+}
+
+/// A text, number, boolean or NULL.
+fn is_literal(value: &ast::Expr) -> bool {
+    let null = matches!(value, ast::Expr::Value(v) if v.value == ast::Value::Null);
+    null || is_text(value) || plain_literal(value).is_some()
+}
+
+fn has_exponent(value: &ast::Expr) -> bool {
+    !is_text(value) && plain_literal(value).is_some_and(|text| text.contains(['e', 'E']))
 }
 
 fn is_text(value: &ast::Expr) -> bool {

@@ -109,7 +109,8 @@ impl Connection {
             })?,
             None => run.await,
         };
-        let outcome = outcomes.map_err(sqlstate::error)?.into_iter().next_back();
+        let outcomes = outcomes.map_err(|e| sqlstate::of_statement(e, statement))?;
+        let outcome = outcomes.into_iter().next_back();
         Ok(match outcome {
             Some(Outcome::Rows(rows)) => Answer::Rows(rows),
             Some(Outcome::Done { tag, notices, .. }) => Answer::Done { tag, notices },

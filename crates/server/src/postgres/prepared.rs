@@ -136,7 +136,7 @@ impl QueryParser for Parser {
             _ if session::transaction(sql).is_some() => Types::default(),
             "SELECT" | "WITH" | "VALUES" | "TABLE" | "INSERT" | "UPDATE" | "DELETE" => {
                 let described = self.described(sql, types, &identity(client)).await;
-                described.map_err(sqlstate::error)?
+                described.map_err(|e| sqlstate::of_statement(e, sql))?
             }
             _ => Types::default(),
         };

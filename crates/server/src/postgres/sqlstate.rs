@@ -71,6 +71,20 @@ pub(super) fn error(error: Error) -> PgWireError {
     PgWireError::UserError(Box::new(info(error)))
 }
 
+/// An error of a statement: a place in it is told as PostgreSQL does, in characters from 1.
+pub(super) fn of_statement(error: Error, statement: &str) -> PgWireError {
+    let place = error.place;
+    let mut info = info(error);
+    info.position = place.map(|place| position(statement, place).to_string());
+    PgWireError::UserError(Box::new(info))
+}
+
+fn position(statement: &str, (line, column): (u64, u64)) -> u64 {
+    let before = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
+    let lines = statement.split('\n').take(before);
+    lines.map(|line| line.chars().count() as u64 + 1).sum::<u64>() + column
+}
+
 /// An error that only this wire knows.
 pub(super) fn user(code: &str, message: impl Into<String>) -> PgWireError {
     let info = ErrorInfo::new("ERROR".to_owned(), code.to_owned(), message.into());
@@ -120,6 +134,12 @@ pub(super) fn warning(text: impl Into<String>) -> ErrorInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_counted_in_characters() {
+        assert_eq!(position("select 1 1", (1, 10)), 10);
+        assert_eq!(position("select \u{e9}\n  x y", (2, 5)), 14);
+    }
 
     #[test]
     fn every_fact_has_its_field() {

@@ -73,6 +73,10 @@ for statement, state in (
     ("SELEC 1", "42601"),
     ("SELECT 1 / 0", "22012"),
     ("SELECT CAST('x' AS INT)", "22P02"),
+    ("SELECT CAST('x' AS DATE)", "22007"),
+    ("SELECT 70000::smallint", "22003"),
+    ("SELECT name FROM things GROUP BY id", "42803"),
+    ("INSERT INTO things (id) VALUES (70)", "23502"),
     ("LISTEN somewhere", "0A000"),
 ):
     try:
@@ -96,7 +100,58 @@ connection.commit()
 cursor.execute("DELETE FROM things WHERE id >= %s", (50,))
 assert cursor.rowcount == 2, cursor.rowcount
 
-# Columns of further types, as their text at least.
+# What is written between two commits is all or nothing, seen by its own transaction alone.
+with psycopg.connect(connection.info.dsn, autocommit=True) as other:
+    cursor.execute("INSERT INTO things (id, name) VALUES (60, 'mine')")
+    with cursor.copy("COPY things (id, name) FROM STDIN") as copy:
+        copy.write_row((61, "copied"))
+    cursor.execute("UPDATE things SET name = upper(name) WHERE id >= 60")
+    cursor.execute("SELECT name FROM things WHERE id >= 60 ORDER BY id")
+    assert cursor.fetchall() == [("MINE",), ("COPIED",)]
+    count = "SELECT count(*) FROM things WHERE id >= 60"
+    assert other.execute(count).fetchone() == (0,)
+    try:
+        with connection.transaction():
+            cursor.execute("INSERT INTO things (id, name) VALUES (62, NULL)")
+        raise AssertionError("a NULL was taken")
+    except psycopg.errors.NotNullViolation as error:
+        assert error.diag.column_name == "name", error.diag.column_name
+        assert error.diag.table_name == "things", error.diag.table_name
+    connection.commit()
+    assert other.execute(count).fetchone() == (2,)
+    cursor.execute("DELETE FROM things WHERE id >= 60")
+    connection.rollback()
+    assert other.execute(count).fetchone() == (2,)
+cursor.execute("DELETE FROM things WHERE id >= 60")
+connection.commit()
+
+# Every type in both formats, and out by binary COPY.
+every = (
+    "SELECT true, 1::smallint, 2, 3::bigint, 1.5::real, 0.1::double precision,"
+    " 12345678901234567890123456789.50::numeric(38,2), 'x'::text, 'y'::varchar(3),"
+    " date '2024-02-29', time '01:02:03.5', timestamp '2024-02-29 01:02:03',"
+    " timestamptz '2024-02-29 01:02:03+00', interval '1 day 02:00:00',"
+    " '\\x00ff'::bytea, array[1, null, 3], array['a', 'b,c'], '{\"a\": [1, null]}'::jsonb,"
+    " '0b2f9c1e-7d3a-4b8e-9a43-111122223333'::uuid, array[array[1, 2], array[3, 4]]"
+)
+shown = {}
+for binary in (False, True):
+    shown[binary] = connection.cursor(binary=binary).execute(every).fetchone()
+assert shown[False] == shown[True], shown
+assert shown[True][6] == decimal.Decimal("12345678901234567890123456789.50"), shown
+assert shown[True][13] == datetime.timedelta(days=1, hours=2), shown
+assert shown[True][15:18] == ([1, None, 3], ["a", "b,c"], {"a": [1, None]}), shown
+assert str(shown[True][18]) == "0b2f9c1e-7d3a-4b8e-9a43-111122223333", shown
+assert shown[True][19] == [[1, 2], [3, 4]], shown
+cursor.execute("SELECT count(*), sum(id), id + 1, name::text, 1, 2 FROM things GROUP BY id, name")
+names = [column.name for column in cursor.description]
+assert names == ["count", "sum", "?column?", "name", "?column?", "?column?"], names
+with cursor.copy("COPY (SELECT 1::int, 'x', null::text) TO STDOUT (FORMAT binary)") as copy:
+    copy.set_types(["int4", "text", "text"])
+    assert list(copy.rows()) == [(1, "x", None)]
+connection.commit()
+
+# Columns of further types.
 cursor.execute("CREATE TABLE more (id BIGINT PRIMARY KEY, uid UUID, doc JSONB, tags TEXT[], t TIME)")
 uid = "0b2f9c1e-7d3a-4b8e-9a43-111122223333"
 cursor.execute(

@@ -2,6 +2,7 @@
 import sys
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 engine = sa.create_engine(f"postgresql+psycopg://ann@127.0.0.1:{sys.argv[1]}/dev")
 with engine.connect() as connection:
@@ -51,4 +52,37 @@ with engine.connect() as connection:
     view = metadata.tables["per_station"]
     found = connection.execute(sa.select(view.c.n).where(view.c.station == 1)).scalar_one()
     assert found == 2, found
+
+# The unit of work: rows are read back inside it, and a failed one leaves nothing.
+class Base(orm.DeclarativeBase):
+    pass
+
+
+class Station(Base):
+    __table__ = stations
+
+
+with orm.Session(engine) as session:
+    session.add(Station(id=3, name="three"))
+    session.flush()
+    three = session.get(Station, 3)
+    three.name = "drei"
+    session.commit()
+    assert session.scalar(sa.select(stations.c.name).where(stations.c.id == 3)) == "drei"
+    with session.begin_nested() as nested:
+        session.add(Station(id=4, name="four"))
+        session.flush()
+        nested.rollback()
+    session.add(Station(id=-1, name="none"))
+    try:
+        session.flush()
+        raise AssertionError("a CHECK was passed over")
+    except sa.exc.IntegrityError as error:
+        assert error.orig.sqlstate == "23514", error.orig.sqlstate
+    session.rollback()
+    assert session.scalar(sa.select(sa.func.count()).select_from(stations)) == 3
+# A data frame is made of the names and values of a result.
+with engine.connect() as connection:
+    result = connection.execute(sa.text("SELECT name, count(*), avg(height) FROM stations GROUP BY name"))
+    assert list(result.keys()) == ["name", "count", "avg"], result.keys()
 print("ok")

@@ -44,14 +44,123 @@ async fn errors_have_sqlstate_and_hint_and_the_connection_goes_on() {
     running.stop().await;
 }
 
+async fn count(client: &mut Wire, table: &str) -> String {
+    first_row(&client.query(&format!("SELECT count(*) FROM {table}")).await).remove(0)
+}
+
 #[tokio::test]
-async fn transactions_are_taken_with_a_notice() {
+async fn a_transaction_is_one_commit_or_none() {
     let running = start().await;
     let mut client = Wire::connect(running.postgres).await;
-    let messages = client.query("BEGIN").await;
-    assert_eq!(kinds(&messages), "NC");
-    assert!(field(&messages, 'N', 'M').unwrap().contains("its own transaction"));
-    assert_eq!(kinds(&client.prepared("COMMIT", &[]).await), "12nNC");
+    let mut other = Wire::connect(running.postgres).await;
+    let create = "CREATE TABLE accounts (id INT PRIMARY KEY, amount INT CHECK (amount >= 0))";
+    client.query(create).await;
+    client.query("INSERT INTO accounts VALUES (1, 10), (2, 0)").await;
+    let before = running.platform.status().unwrap().durable_lsn;
+    assert_eq!(kinds(&client.query("BEGIN").await), "C");
+    client.query("UPDATE accounts SET amount = amount - 4 WHERE id = 1").await;
+    client.query("UPDATE accounts SET amount = amount + 4 WHERE id = 2").await;
+    client.query("INSERT INTO flights (id) VALUES (7)").await;
+    // It sees what it wrote; nobody else does.
+    let own = client.query("SELECT string_agg(id || '=' || amount, ' ' ORDER BY id) FROM accounts");
+    assert_eq!(first_row(&own.await), ["1=6 2=4"]);
+    assert_eq!(count(&mut client, "flights").await, "1");
+    assert_eq!(count(&mut other, "accounts WHERE amount = 10").await, "1");
+    assert_eq!(count(&mut other, "flights").await, "0");
+    assert_eq!(kinds(&client.prepared("COMMIT", &[]).await), "12nC");
+    assert_eq!(running.platform.status().unwrap().durable_lsn, before.next());
+    assert_eq!(count(&mut other, "accounts WHERE amount = 6").await, "1");
+
+    client.query("BEGIN").await;
+    client.query("DELETE FROM accounts").await;
+    client.query("INSERT INTO accounts VALUES (3, 3)").await;
+    assert_eq!(count(&mut client, "accounts").await, "1");
+    assert_eq!(kinds(&client.query("ROLLBACK").await), "C");
+    assert_eq!(count(&mut client, "accounts").await, "2");
+    let alone = client.query("ROLLBACK").await;
+    assert!(field(&alone, 'N', 'M').unwrap().contains("no transaction in progress"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_constraint_fails_its_statement_and_a_savepoint_mends_it() {
+    let running = start().await;
+    let mut client = Wire::connect(running.postgres).await;
+    let create =
+        "CREATE TABLE limited (id INT PRIMARY KEY, n INT NOT NULL CONSTRAINT small CHECK (n < 9))";
+    client.query(create).await;
+    client.query("BEGIN").await;
+    client.query("INSERT INTO limited VALUES (1, 1)").await;
+    client.query("SAVEPOINT a").await;
+    client.query("INSERT INTO limited VALUES (2, 2)").await;
+    let broken = client.query("INSERT INTO limited VALUES (3, 30)").await;
+    assert_eq!(field(&broken, 'E', 'C').as_deref(), Some("23514"));
+    assert_eq!(field(&broken, 'E', 'n').as_deref(), Some("small"));
+    assert_eq!(field(&broken, 'E', 't').as_deref(), Some("limited"));
+    assert_eq!(client.status, 'E');
+    assert_eq!(kinds(&client.query("ROLLBACK TO SAVEPOINT a").await), "C");
+    assert_eq!(client.status, 'T');
+    let null = client.query("INSERT INTO limited (id) VALUES (4)").await;
+    assert_eq!(field(&null, 'E', 'C').as_deref(), Some("23502"));
+    assert_eq!(field(&null, 'E', 'c').as_deref(), Some("n"));
+    client.query("ROLLBACK TO a").await;
+    client.query("INSERT INTO limited VALUES (5, 5)").await;
+    client.query("RELEASE a").await;
+    client.query("COMMIT").await;
+    let ids = client.query("SELECT array_agg(id ORDER BY id) FROM limited").await;
+    assert_eq!(first_row(&ids), ["{1,5}"]);
+    client.query("BEGIN").await;
+    let missing = client.query("ROLLBACK TO nowhere").await;
+    assert_eq!(field(&missing, 'E', 'C').as_deref(), Some("3B001"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_changed_meanwhile_refuses_the_commit() {
+    let running = start().await;
+    let mut client = Wire::connect(running.postgres).await;
+    let mut other = Wire::connect(running.postgres).await;
+    client.query("CREATE TABLE c (id INT PRIMARY KEY, n INT)").await;
+    client.query("INSERT INTO c VALUES (1, 1)").await;
+    client.query("BEGIN").await;
+    client.query("UPDATE c SET n = n + 1").await;
+    client.query("INSERT INTO flights (id) VALUES (1)").await;
+    other.query("UPDATE c SET n = 10").await;
+    let refused = client.query("COMMIT").await;
+    assert_eq!(field(&refused, 'E', 'C').as_deref(), Some("40001"));
+    assert_eq!(client.status, 'I');
+    assert_eq!(first_row(&client.query("SELECT n FROM c").await), ["10"]);
+    assert_eq!(count(&mut client, "flights").await, "0");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn definitions_take_effect_at_once() {
+    let running = start().await;
+    let mut client = Wire::connect(running.postgres).await;
+    client.query("BEGIN").await;
+    let created = client.query("CREATE TABLE d (a INT)").await;
+    assert!(field(&created, 'N', 'M').unwrap().contains("at once"));
+    client.query("INSERT INTO d VALUES (1)").await;
+    let refused = client.query("DROP TABLE d").await;
+    assert_eq!(field(&refused, 'E', 'C').as_deref(), Some("0A000"));
+    client.query("ROLLBACK").await;
+    assert_eq!(count(&mut client, "d").await, "0");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_transaction_over_http_is_one_request() {
+    let running = start().await;
+    let mut client = Wire::connect(running.postgres).await;
+    let send = |sql: &'static str| {
+        let request = running.client.post(format!("{}/v1/sql", running.url)).body(sql);
+        async { request.send().await.unwrap().status().as_u16() }
+    };
+    assert_eq!(send("BEGIN; INSERT INTO flights (id) VALUES (1)").await, 400);
+    assert_eq!(count(&mut client, "flights").await, "0");
+    assert_eq!(send("BEGIN; INSERT INTO flights (id) VALUES (1); COMMIT").await, 200);
+    assert_eq!(count(&mut client, "flights").await, "1");
     running.stop().await;
 }
 

@@ -26,6 +26,11 @@ impl<'a> Cursor<'a> {
         &self.parser.peek_token_ref().token
     }
 
+    /// The token behind the next `n`.
+    pub(super) fn peek_nth(&self, n: usize) -> &Token {
+        &self.parser.peek_nth_token_ref(n).token
+    }
+
     /// Whether the text or the statement ends here.
     pub(super) fn at_end(&self) -> bool {
         matches!(self.peek(), Token::EOF | Token::SemiColon)

@@ -16,6 +16,7 @@ mod hop;
 mod ignored;
 mod interval;
 mod options;
+mod quantified;
 mod relations;
 mod result_names;
 mod session;
@@ -126,6 +127,9 @@ const UNSUPPORTED: [(&str, &str); 11] = [
 ];
 
 fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    if cursor.is("WITH") && verbs::changes_behind_with(cursor) {
+        return verbs::change(cursor);
+    }
     if ["SELECT", "WITH", "VALUES", "FROM"].iter().any(|word| cursor.is(word))
         || *cursor.peek() == Token::LParen
     {

@@ -121,6 +121,8 @@ pub enum Statement {
     Transaction(Transaction),
     /// `SAVEPOINT name`, `RELEASE [SAVEPOINT] name`, `ROLLBACK TO [SAVEPOINT] name`.
     Mark(Mark, String),
+    /// `COMMENT ON .. IS ..`, which is not kept.
+    Comment,
     /// A query.
     Query(Box<ast::Query>),
 }

@@ -39,6 +39,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
         "DISCARD ALL",
         "SAVEPOINT",
         "RELEASE",
+        "COMMENT ON",
     ];
     let Some(found) = cursor.accept_one(&words) else { return Ok(None) };
     let statement = match words[found] {
@@ -62,6 +63,10 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
         "RESET" => Statement::Reset(setting(cursor)?),
         "BEGIN" | "START TRANSACTION" => transaction(cursor, Transaction::Begin)?,
         "SAVEPOINT" => Statement::Mark(Mark::Savepoint, cursor.name("savepoint name")?),
+        "COMMENT ON" => {
+            rest(cursor);
+            Statement::Comment
+        }
         "RELEASE" => {
             cursor.accept("SAVEPOINT");
             Statement::Mark(Mark::Release, cursor.name("savepoint name")?)
@@ -73,10 +78,46 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>> {
     Ok(Some(statement))
 }
 
+/// Whether `WITH ..` stands before an INSERT.
+pub(super) fn changes_behind_with(cursor: &Cursor<'_>) -> bool {
+    let mut depth = 0_usize;
+    for at in 0.. {
+        match cursor.peek_nth(at) {
+            Token::EOF | Token::SemiColon => return false,
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            _ if depth == 0 && cursor.is_nth(at, "INSERT") => return true,
+            _ if depth == 0 && cursor.is_nth(at, "SELECT") => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `WITH .. INSERT INTO t query` as `INSERT INTO t WITH .. query`.
+fn with_in_front(parsed: ast::Statement) -> ast::Statement {
+    let ast::Statement::Query(mut query) = parsed else { return parsed };
+    let with = query.with.take();
+    match *query.body {
+        ast::SetExpr::Insert(ast::Statement::Insert(mut insert)) => {
+            if let Some(source) = &mut insert.source
+                && source.with.is_none()
+            {
+                source.with = with;
+                return ast::Statement::Insert(insert);
+            }
+            query.body = Box::new(ast::SetExpr::Insert(ast::Statement::Insert(insert)));
+        }
+        body => query.body = Box::new(body),
+    }
+    query.with = with;
+    ast::Statement::Query(query)
+}
+
 /// INSERT, UPDATE and DELETE, as `sqlparser` reads them.
-fn change(cursor: &mut Cursor<'_>) -> Result<Statement> {
+pub(super) fn change(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let at = cursor.location();
-    let mut parsed = cursor.piece(Parser::parse_statement)?;
+    let mut parsed = with_in_front(cursor.piece(Parser::parse_statement)?);
     window::rewrite_in(&mut parsed).map_err(|e| e.at(at.line, at.column))?;
     match parsed {
         ast::Statement::Insert(mut insert) => {

@@ -19,11 +19,11 @@ use super::hop::HOP_STARTS;
 use super::result_names::name_columns;
 use super::session::{SESSION_END, SESSION_START};
 use super::source::DIALECT;
-use super::{digits, ignored, interval};
+use super::{digits, ignored, interval, quantified};
 use crate::functions::syntax;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SetExpr, TableAlias,
-    TableFactor, TableFunctionArgs, VisitMut, VisitorMut,
+    Expr, Fetch, FunctionArg, FunctionArgExpr, Ident, LimitClause, ObjectName, Query, Select,
+    SetExpr, TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use kaplan_base::limits::MAX_WINDOWS_PER_ROW;
@@ -112,12 +112,16 @@ impl VisitorMut for Rewriter {
                     .hint("put WITH into the SELECT of INSERT INTO .. SELECT");
                 ControlFlow::Break(Box::new(error))
             }
-            _ => flow(ignored::refuse_in_query(query)),
+            _ => {
+                fetch_as_limit(query);
+                flow(ignored::refuse_in_query(query))
+            }
         }
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         digits::keep_in_cast(expr);
+        quantified::rewrite(expr);
         syntax::rewrite(expr);
         ControlFlow::Continue(())
     }
@@ -129,6 +133,7 @@ impl VisitorMut for Rewriter {
             return ControlFlow::Break(Box::new(error));
         }
         digits::keep_in_select(select);
+        quantified::rewrite_select(select);
         flow(ignored::refuse_in_select(select))
     }
 
@@ -144,6 +149,22 @@ impl VisitorMut for Rewriter {
             Err(error) => return ControlFlow::Break(Box::new(error)),
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`; without a number it is one row.
+fn fetch_as_limit(query: &mut Query) {
+    let plain = |fetch: &mut Fetch| !fetch.with_ties && !fetch.percent;
+    let Some(fetch) = query.fetch.take_if(plain) else { return };
+    let one = || Expr::Value(Value::Number("1".to_owned(), false).into());
+    let rows = Some(fetch.quantity.unwrap_or_else(one));
+    match &mut query.limit_clause {
+        None => {
+            let (offset, limit_by) = (None, Vec::new());
+            query.limit_clause = Some(LimitClause::LimitOffset { limit: rows, offset, limit_by });
+        }
+        Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = rows,
+        Some(_) => {}
     }
 }
 

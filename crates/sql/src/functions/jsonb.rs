@@ -26,6 +26,15 @@ fn parsed(value: &Value) -> Result<Json> {
     Json::parse(value.str()?)
 }
 
+/// An item of an array. PostgreSQL takes a value that is neither array nor object for an array of it.
+fn item(json: Json, position: i64) -> Option<Json> {
+    match json {
+        Json::Object(_) => None,
+        list @ Json::List(_) => list.at(position).cloned(),
+        single => matches!(position, 0 | -1).then_some(single),
+    }
+}
+
 fn json(value: impl Into<Option<Json>>) -> Value {
     value.into().map_or(Value::Null, |json| Value::Json(json.to_string()))
 }
@@ -75,7 +84,7 @@ pub(super) fn all() -> Vec<Def> {
                         _ => None,
                     }))
                 }),
-                strict(&[J, I], J, |v| Ok(json(parsed(&v[0])?.at(v[1].int()?).cloned()))),
+                strict(&[J, I], J, |v| Ok(json(item(parsed(&v[0])?, v[1].int()?)))),
             ],
         ),
         def(
@@ -88,7 +97,8 @@ pub(super) fn all() -> Vec<Def> {
                     }))
                 }),
                 strict(&[J, I], T, |v| {
-                    Ok(Value::opt(parsed(&v[0])?.at(v[1].int()?).and_then(Json::plain)))
+                    let found = item(parsed(&v[0])?, v[1].int()?);
+                    Ok(Value::opt(found.as_ref().and_then(Json::plain)))
                 }),
             ],
         ),

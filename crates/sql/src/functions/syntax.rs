@@ -22,6 +22,9 @@ const ROWS: [(&str, &str); 11] = [
     ("unnest", "unnest"),
 ];
 
+/// Aggregates of PostgreSQL under the names that they have here.
+const SAME: [(&str, &str); 2] = [("every", "bool_and"), ("variance", "var_samp")];
+
 /// The arguments of `make_interval`, in order.
 const INTERVAL_PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
 
@@ -246,7 +249,19 @@ fn as_cast(interval: &Interval) -> Option<Expr> {
 fn function_call(function: &Function) -> Option<Expr> {
     let name = name_of(&function.name);
     let FunctionArguments::List(list) = &function.args else { return None };
-    if function.over.is_some() || function.filter.is_some() {
+    if let Some((_, ours)) = SAME.iter().find(|(theirs, _)| *theirs == name) {
+        let name = ObjectName::from(vec![Ident::new(*ours)]);
+        return Some(Expr::Function(Function { name, ..function.clone() }));
+    }
+    if function.over.is_some() {
+        return None;
+    }
+    if matches!(name.as_str(), "json_agg" | "jsonb_agg") {
+        let name = ObjectName::from(vec![Ident::new("array_agg")]);
+        let items = Expr::Function(Function { name, ..function.clone() });
+        return Some(call("to_jsonb", vec![items]));
+    }
+    if function.filter.is_some() {
         return None;
     }
     if name == "make_interval" {

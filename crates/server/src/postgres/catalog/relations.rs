@@ -1,5 +1,5 @@
 //! Kaplan's relations as PostgreSQL's catalogs describe them: streams and tables are relations of
-//! kind `r`, materialized views of kind `m`, a primary key is an index of kind `i`. Object ids are
+//! kind `r`, materialized views of kind `m`, plain views of kind `v`, a primary key is an index of kind `i`. Object ids are
 //! made of the relations' own numbers, so they stay when the server restarts.
 
 use super::Identity;
@@ -36,8 +36,22 @@ pub(super) fn oid(relation: &RelationInfo) -> i64 {
     FIRST_OID + i64::from(relation.id) * OIDS_PER_RELATION
 }
 
+/// The number of the namespace of this name: made of it, so that it stays.
+pub(super) fn namespace_number(schema: &str) -> i64 {
+    const FIRST: i64 = 1_000_000_000;
+    if schema == "public" {
+        return PUBLIC;
+    }
+    let step = |sum: u32, byte: u8| (sum ^ u32::from(byte)).wrapping_mul(16_777_619);
+    FIRST + i64::from(schema.bytes().fold(2_166_136_261, step)) % FIRST
+}
+
+fn namespace(relation: &RelationInfo) -> i64 {
+    namespace_number(relation.schema_name())
+}
+
 fn key_name(relation: &RelationInfo) -> String {
-    format!("{}_pkey", relation.name)
+    format!("{}_pkey", relation.plain_name())
 }
 
 /// The well-known oids of the catalogs that clients join by their own oid.
@@ -96,16 +110,22 @@ fn set(row: &mut Row<'static>, name: &'static str, value: impl Into<Value>) {
 pub(super) fn class(relations: &[RelationInfo]) -> Vec<Row<'static>> {
     let mut rows = Vec::new();
     for relation in relations {
-        let kind = if relation.kind == RelationKind::View { "m" } else { "r" };
+        let kind = match relation.kind {
+            RelationKind::View => "m",
+            RelationKind::PlainView => "v",
+            RelationKind::Stream | RelationKind::Table => "r",
+        };
         let columns = relation.schema.fields().len();
-        let mut row = class_row(oid(relation), &relation.name, PUBLIC, kind, columns);
+        let mut row =
+            class_row(oid(relation), relation.plain_name(), namespace(relation), kind, columns);
         let has_key = !relation.primary_key.is_empty();
         set(&mut row, "relhasindex", has_key);
         set(&mut row, "relchecks", relation.checks.len());
         rows.push(row);
         if has_key {
             let (oid, name) = (oid(relation) + KEY_INDEX, key_name(relation));
-            let mut row = class_row(oid, &name, PUBLIC, "i", relation.primary_key.len());
+            let mut row =
+                class_row(oid, &name, namespace(relation), "i", relation.primary_key.len());
             set(&mut row, "relhasindex", false);
             rows.push(row);
         }
@@ -173,7 +193,7 @@ pub(super) fn attributes(relations: &[RelationInfo]) -> Vec<Row<'static>> {
         for (at, field) in relation.schema.fields().iter().enumerate() {
             let mut row = attribute_row(oid(relation), at + 1, field);
             let in_key = relation.primary_key.contains(field.name());
-            let view = relation.kind == RelationKind::View;
+            let view = relation.is_view();
             set(&mut row, "atthasdef", relation.defaults.contains_key(field.name()));
             set(&mut row, "attnotnull", !view && (in_key || !field.is_nullable()));
             rows.push(row);
@@ -225,7 +245,7 @@ fn constraint_row(relation: &RelationInfo, oid_in: i64, name: &str, kind: &str) 
     let mut row: Row<'static> = vec![
         ("oid", (oid(relation) + oid_in).into()),
         ("conname", name.into()),
-        ("connamespace", PUBLIC.into()),
+        ("connamespace", namespace(relation).into()),
         ("contype", kind.into()),
         ("convalidated", true.into()),
         ("conrelid", oid(relation).into()),
@@ -312,11 +332,11 @@ pub(super) const TABLES: &str = "table_catalog table_schema table_name table_typ
 /// know nothing else than tables and views see it.
 pub(super) fn tables(relations: &[RelationInfo], identity: &Identity) -> Vec<Row<'static>> {
     let rows = relations.iter().map(|relation| {
-        let view = relation.kind == RelationKind::View;
+        let view = relation.is_view();
         vec![
             ("table_catalog", (&identity.database).into()),
-            ("table_schema", "public".into()),
-            ("table_name", (&relation.name).into()),
+            ("table_schema", relation.schema_name().into()),
+            ("table_name", relation.plain_name().into()),
             ("table_type", if view { "VIEW" } else { "BASE TABLE" }.into()),
             ("is_insertable_into", if view { "NO" } else { "YES" }.into()),
             ("is_typed", "NO".into()),
@@ -339,7 +359,7 @@ pub(super) const COLUMNS: &str = "table_catalog table_schema table_name column_n
 pub(super) fn columns(relations: &[RelationInfo], identity: &Identity) -> Vec<Row<'static>> {
     let mut rows = Vec::new();
     for relation in relations {
-        let view = relation.kind == RelationKind::View;
+        let view = relation.is_view();
         for (at, field) in relation.schema.fields().iter().enumerate() {
             let name = sql_type_name(field.data_type());
             let array = name.ends_with("[]");
@@ -349,8 +369,8 @@ pub(super) fn columns(relations: &[RelationInfo], identity: &Identity) -> Vec<Ro
             let (precision, scale) = precision(field.data_type());
             rows.push(vec![
                 ("table_catalog", (&identity.database).into()),
-                ("table_schema", "public".into()),
-                ("table_name", (&relation.name).into()),
+                ("table_schema", relation.schema_name().into()),
+                ("table_name", relation.plain_name().into()),
                 ("column_name", field.name().into()),
                 ("ordinal_position", (at + 1).into()),
                 ("column_default", relation.defaults.get(field.name()).into()),
@@ -401,11 +421,11 @@ pub(super) const KEY_COLUMNS: &str = "constraint_catalog constraint_schema const
 fn key_row(relation: &RelationInfo, identity: &Identity, name: &str) -> Row<'static> {
     vec![
         ("constraint_catalog", (&identity.database).into()),
-        ("constraint_schema", "public".into()),
+        ("constraint_schema", relation.schema_name().into()),
         ("constraint_name", name.into()),
         ("table_catalog", (&identity.database).into()),
-        ("table_schema", "public".into()),
-        ("table_name", (&relation.name).into()),
+        ("table_schema", relation.schema_name().into()),
+        ("table_name", relation.plain_name().into()),
     ]
 }
 

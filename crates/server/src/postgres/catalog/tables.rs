@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, Result};
 use kaplan_platform::{RelationInfo, RelationKind};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -103,14 +104,14 @@ impl PgCatalog {
             "pg_index" => table(relations::INDEX, &relations::indexes(all)),
             "pg_constraint" => table(relations::CONSTRAINT, &relations::constraints(all)),
             "pg_attrdef" => table(relations::ATTRDEF, &relations::defaults(all)),
-            "pg_namespace" => table(NAMESPACE, &namespaces()),
+            "pg_namespace" => table(NAMESPACE, &namespaces(&self.relations)),
             "pg_database" => table(DATABASE, &[self.database()]),
             "pg_roles" | "pg_authid" => table(ROLES, &[self.role()]),
             "pg_user" => table(USER, &[self.user()]),
             "pg_settings" => table(SETTINGS, &self.settings()),
             "pg_tables" => table(TABLES, &self.tables()),
             "pg_matviews" => table(MATVIEWS, &self.views()),
-            "pg_views" => table(VIEWS, &[]),
+            "pg_views" => table(VIEWS, &self.plain_views()),
             "pg_indexes" => table(INDEXES, &self.indexes()),
             "pg_stat_activity" => table(ACTIVITY, &[self.activity()]),
             "pg_stat_user_tables" | "pg_stat_all_tables" => table(USER_TABLES, &self.statistics()),
@@ -188,14 +189,31 @@ impl PgCatalog {
     }
 
     fn of_kind(&self, view: bool) -> impl Iterator<Item = &RelationInfo> {
-        self.relations.iter().filter(move |r| (r.kind == RelationKind::View) == view)
+        self.relations.iter().filter(move |r| match r.kind {
+            RelationKind::View => view,
+            RelationKind::PlainView => false,
+            RelationKind::Stream | RelationKind::Table => !view,
+        })
+    }
+
+    fn plain_views(&self) -> Vec<Row<'static>> {
+        let plain = self.relations.iter().filter(|r| r.kind == RelationKind::PlainView);
+        let rows = plain.map(|relation| {
+            vec![
+                ("schemaname", relation.schema_name().into()),
+                ("viewname", relation.plain_name().into()),
+                ("viewowner", (&self.identity.user).into()),
+                ("definition", relation.query.as_ref().into()),
+            ]
+        });
+        rows.collect()
     }
 
     fn tables(&self) -> Vec<Row<'static>> {
         let rows = self.of_kind(false).map(|relation| {
             vec![
-                ("schemaname", "public".into()),
-                ("tablename", (&relation.name).into()),
+                ("schemaname", relation.schema_name().into()),
+                ("tablename", relation.plain_name().into()),
                 ("tableowner", (&self.identity.user).into()),
                 ("hasindexes", (!relation.primary_key.is_empty()).into()),
                 ("hasrules", false.into()),
@@ -209,8 +227,8 @@ impl PgCatalog {
     fn views(&self) -> Vec<Row<'static>> {
         let rows = self.of_kind(true).map(|relation| {
             vec![
-                ("schemaname", "public".into()),
-                ("matviewname", (&relation.name).into()),
+                ("schemaname", relation.schema_name().into()),
+                ("matviewname", relation.plain_name().into()),
                 ("matviewowner", (&self.identity.user).into()),
                 ("hasindexes", false.into()),
                 ("ispopulated", true.into()),
@@ -225,9 +243,9 @@ impl PgCatalog {
         let rows = keyed.map(|relation| {
             let oid = relations::oid(relation) + 1;
             vec![
-                ("schemaname", "public".into()),
-                ("tablename", (&relation.name).into()),
-                ("indexname", format!("{}_pkey", relation.name).into()),
+                ("schemaname", relation.schema_name().into()),
+                ("tablename", relation.plain_name().into()),
+                ("indexname", format!("{}_pkey", relation.plain_name()).into()),
                 ("indexdef", relations::index_text(&self.relations, oid, 0).into()),
             ]
         });
@@ -250,16 +268,25 @@ impl PgCatalog {
         let rows = self.of_kind(false).map(|relation| {
             vec![
                 ("relid", relations::oid(relation).into()),
-                ("schemaname", "public".into()),
-                ("relname", (&relation.name).into()),
+                ("schemaname", relation.schema_name().into()),
+                ("relname", relation.plain_name().into()),
             ]
         });
         rows.collect()
     }
 }
 
-fn namespaces() -> Vec<Row<'static>> {
-    let rows = relations::NAMESPACES.into_iter().map(|(oid, name)| {
+/// The schemas that there are relations in, besides PostgreSQL's own.
+fn schemas(relations: &[RelationInfo]) -> Vec<(i64, String)> {
+    let fixed = relations::NAMESPACES.map(|(oid, name)| (oid, name.to_owned()));
+    let own: BTreeSet<&str> = relations.iter().map(RelationInfo::schema_name).collect();
+    let own = own.into_iter().filter(|name| *name != "public");
+    let own = own.map(|name| (relations::namespace_number(name), name.to_owned()));
+    fixed.into_iter().chain(own).collect()
+}
+
+fn namespaces(relations: &[RelationInfo]) -> Vec<Row<'static>> {
+    let rows = schemas(relations).into_iter().map(|(oid, name)| {
         vec![
             ("oid", oid.into()),
             ("nspname", name.into()),
@@ -372,7 +399,7 @@ impl InformationSchema {
     }
 
     fn schemata(&self) -> Vec<Row<'static>> {
-        let rows = relations::NAMESPACES.into_iter().map(|(_, name)| {
+        let rows = schemas(&self.relations).into_iter().map(|(_, name)| {
             vec![
                 ("catalog_name", (&self.identity.database).into()),
                 ("schema_name", name.into()),
@@ -383,12 +410,12 @@ impl InformationSchema {
     }
 
     fn views(&self) -> Vec<Row<'static>> {
-        let views = self.relations.iter().filter(|r| r.kind == RelationKind::View);
+        let views = self.relations.iter().filter(|r| r.is_view());
         let rows = views.map(|relation| {
             vec![
                 ("table_catalog", (&self.identity.database).into()),
-                ("table_schema", "public".into()),
-                ("table_name", (&relation.name).into()),
+                ("table_schema", relation.schema_name().into()),
+                ("table_name", relation.plain_name().into()),
                 ("view_definition", relation.query.as_ref().into()),
                 ("check_option", "NONE".into()),
                 ("is_updatable", "NO".into()),

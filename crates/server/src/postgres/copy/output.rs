@@ -16,8 +16,8 @@ use pgwire::messages::copy::CopyData;
 /// How a COPY in binary format begins: its signature, no flags, no extension.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-/// The messages: first one without a row (empty, the header or the signature), then one for each
-/// row, then in binary format the mark of the end.
+/// The messages: in text and csv first the header, if there is one, then one for each row; in binary
+/// format one for each row, the first behind the signature, then the mark of the end.
 pub(in crate::postgres) struct Out {
     options: Options,
     start: Option<Bytes>,
@@ -52,6 +52,14 @@ impl Out {
     /// 0 for text and csv, 1 for binary.
     pub fn format(&self) -> i8 {
         i8::from(self.options.format == Format::Binary)
+    }
+
+    /// The data, behind the signature where it has not been sent: readers expect both in one message.
+    fn behind_signature(&mut self, data: Bytes) -> CopyData {
+        match self.start.take() {
+            Some(start) => CopyData::new([start, data].concat().into()),
+            None => CopyData::new(data),
+        }
     }
 
     fn row(&self, batch: &RecordBatch, row: usize) -> PgWireResult<Bytes> {
@@ -129,7 +137,8 @@ impl Iterator for Out {
     type Item = PgWireResult<(usize, CopyData)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(start) = self.start.take() {
+        let binary = self.options.format == Format::Binary;
+        if !binary && let Some(start) = self.start.take() {
             return Some(Ok((0, CopyData::new(start))));
         }
         loop {
@@ -137,7 +146,7 @@ impl Iterator for Out {
                 Some((batch, row)) if row < batch.num_rows() => {
                     let data = self.row(&batch, row);
                     self.current = Some((batch, row + 1));
-                    return Some(data.map(|data| (1, CopyData::new(data))));
+                    return Some(data.map(|data| (1, self.behind_signature(data))));
                 }
                 _ => match self.batches.next() {
                     Some(batch) => self.current = Some((batch, 0)),
@@ -145,7 +154,7 @@ impl Iterator for Out {
                     None => {
                         self.ended = true;
                         let end = Bytes::copy_from_slice(&(-1_i16).to_be_bytes());
-                        return Some(Ok((0, CopyData::new(end))));
+                        return Some(Ok((0, self.behind_signature(end))));
                     }
                 },
             }
