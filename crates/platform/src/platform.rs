@@ -289,10 +289,10 @@ impl Platform {
             checkpoints: Checkpoints::new(place.below("speed"), epoch),
             runs: runs::Runs::open(&place, epoch).await?,
             catalog_file,
+            sinks: sinks::Sinks::new(place.below("sinks")),
             place,
             epoch,
             sources: sources::Sources::default(),
-            sinks: sinks::Sinks::new(place.below("sinks")),
             archived: watch::Sender::new(progress.archived_through),
             progress: tokio::sync::Mutex::new(progress),
             definitions: RwLock::new(Arc::new(stored.clone())),
@@ -407,7 +407,7 @@ impl Platform {
                 .field("producer")
                 .hint(format!("ids that begin with {PRODUCER_PREFIX} belong to sources")));
         }
-        let request = WriteRequest { writes, producer, after: None };
+        let request = WriteRequest { writes, producer, ..WriteRequest::default() };
         self.inner.sequencer.submit(request).await.map_err(|e| match e.stream {
             Some(_) => e,
             None => e.stream(stream),
