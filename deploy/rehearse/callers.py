@@ -9,6 +9,9 @@ import urllib.request
 
 BATCH = 20
 RETRY_S = 0.1
+# What passes: no instance, another one has the log, a view that is being filled, and, for the seconds in
+# which the issuer's new key is not known yet, a token that is not taken.
+REPEATED = (0, 401, 409, 429, 500, 502, 503)
 
 
 class Refused(Exception):
@@ -39,7 +42,7 @@ def until_answered(url, path, token, body=None, headers=(), give_up_s=300):
         status, answer = call(url, path, token(), body, headers)
         if 200 <= status < 300:
             return json.loads(answer)
-        if status in (0, 404, 409, 429, 500, 502, 503) and time.monotonic() < until:
+        if status in REPEATED and time.monotonic() < until:
             time.sleep(RETRY_S)
             continue
         raise Refused('%s: %d %s' % (path, status, answer[:500].decode(errors='replace')))

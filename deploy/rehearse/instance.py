@@ -26,7 +26,7 @@ class Instance:
         self.port = free_port()
         self.url = 'http://127.0.0.1:%d' % self.port
         self.log_path = os.path.join(rehearsal.work, 'instance-%03d.log' % number)
-        environment = dict(rehearsal.environment, PORT=str(self.port), KAPLAN_POSTGRES='off', KAPLAN_LOG_FORMAT='json')
+        environment = dict(rehearsal.environment, PORT=str(self.port), KAPLAN_POSTGRES='off', KAPLAN_LOG_FORMAT='gcp')
         self.started = time.monotonic()
         with open(self.log_path, 'wb') as log:
             self.process = subprocess.Popen(

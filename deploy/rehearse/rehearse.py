@@ -26,6 +26,8 @@ from issuer import Issuer
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.realpath(os.path.join(HERE, '..', '..'))
 AUDIENCE = 'https://kaplan.example'
+PRODUCER, SCHEDULER = 'producer@example.iam', 'scheduler@example.iam'
+TOKEN_S = 60  # a caller's token is used for so long
 SCHEDULE_S = 3
 SETUP = """
 CREATE STREAM events (id BIGINT NOT NULL, kind TEXT NOT NULL, amount NUMERIC(10, 2) NOT NULL);
@@ -49,18 +51,18 @@ class Rehearsal:
         self.front = Front()
         self.issuer = Issuer(work, AUDIENCE)
         self.environment.update(oidc(self.issuer))
-        self._token = (0, '')
+        self.tokens = {}
         self.stop = threading.Event()
         self.instances = []
         self.serving = None
         self.cold_starts, self.ends = [], []
         self.counts = dict.fromkeys(('SIGKILL', 'SIGTERM', 'revision', 'double', 'fenced'), 0)
 
-    def token(self):
-        made, token = self._token
-        if time.monotonic() - made > 60 or not token:
-            token = self.issuer.token('producer@example.iam')
-            self._token = (time.monotonic(), token)
+    def token(self, email=PRODUCER):
+        made, token = self.tokens.get(email, (0, ''))
+        if not token or time.monotonic() - made > TOKEN_S:
+            token = self.issuer.token(email)
+            self.tokens[email] = (time.monotonic(), token)
         return token
 
     def start(self):
@@ -152,8 +154,8 @@ def bucket(directory):
 
 
 def oidc(issuer):
-    """Settings that make the program verify tokens, if it is of a version that can."""
-    return {}
+    """Settings by which the program asks its callers for tokens of this issuer."""
+    return {'KAPLAN_OIDC_ISSUER': issuer.url, 'KAPLAN_OIDC_AUDIENCE': AUDIENCE, 'KAPLAN_OIDC_CALLERS': ','.join((PRODUCER, SCHEDULER))}
 
 
 def check(rehearsal, producers, schedule):
@@ -188,25 +190,27 @@ def check(rehearsal, producers, schedule):
     return acknowledged, lost, doubled
 
 
-def refused_tokens(rehearsal):
-    """Callers who must be turned away, if the program verifies tokens."""
-    if not oidc(rehearsal.issuer):
-        return
+def turned_away(rehearsal):
+    """Callers who must not get in, and one whose issuer has a new key, who must."""
     issuer, url = rehearsal.issuer, rehearsal.front.url
     now = int(time.time())
-    for what, token in {
-        'for another audience': issuer.token('producer@example.iam', aud='https://other.example'),
-        'of another issuer': issuer.token('producer@example.iam', iss='https://other.example'),
-        'that has expired': issuer.token('producer@example.iam', exp=now - 3600, iat=now - 7200),
-        'that is none': 'none',
-    }.items():
+    for what, token, wanted in (
+            ('for another audience', issuer.token(PRODUCER, aud='https://other.example'), 401),
+            ('of another issuer', issuer.token(PRODUCER, iss='https://other.example'), 401),
+            ('that has expired', issuer.token(PRODUCER, exp=now - 3600, iat=now - 7200), 401),
+            ('of a stranger', issuer.token('stranger@example.iam'), 403),
+            ('that is none', 'none', 401)):
         status, body = call(url, '/v1/status', token)
-        if status != 401:
+        if status != wanted:
             raise Failed('a token %s is answered %d: %s' % (what, status, body[:200]))
     issuer.rotate()
-    rehearsal._token = (0, '')
-    if call(url, '/v1/status', rehearsal.token())[0] != 200:
-        raise Failed('a token of a new key is refused')
+    # Keys are fetched again at most every some seconds, so that strangers cannot make it a load.
+    until = time.monotonic() + 60
+    while call(url, '/v1/status', issuer.token(PRODUCER))[0] != 200:
+        if time.monotonic() > until:
+            raise Failed('tokens of a new key are refused')
+        time.sleep(1)
+    rehearsal.tokens.clear()
 
 
 def rehearse(options, work):
@@ -217,14 +221,14 @@ def rehearse(options, work):
             sql(rehearsal.front.url, rehearsal.token, statement)
         sql(rehearsal.front.url, rehearsal.token, 'CREATE STREAM probe (n BIGINT NOT NULL)')
         producers = [Producer(n, rehearsal.front.url, rehearsal.token, rehearsal.stop) for n in range(1, options.producers + 1)]
-        schedule = Scheduler(rehearsal.front.url, rehearsal.token, rehearsal.stop, SCHEDULE_S)
+        schedule = Scheduler(rehearsal.front.url, lambda: rehearsal.token(SCHEDULER), rehearsal.stop, SCHEDULE_S)
         for thread in (*producers, schedule):
             thread.start()
         for number in range(1, options.rounds + 1):
             rehearsal.round()
             if number % 10 == 0:
                 print('rehearse: %d rounds, %d events acknowledged' % (number, sum(p.acknowledged for p in producers) * BATCH), flush=True)
-        refused_tokens(rehearsal)
+        turned_away(rehearsal)
         rehearsal.stop.set()
         for thread in (*producers, schedule):
             thread.join(300)

@@ -41,8 +41,10 @@ locals {
     {
       # Cloud Run carries HTTP only.
       KAPLAN_POSTGRES   = "off"
-      KAPLAN_LOG_FORMAT = "json"
+      KAPLAN_LOG_FORMAT = "gcp"
       KAPLAN_LOG_LEVEL  = var.log_level
+      # Traces of log lines belong to it.
+      GOOGLE_CLOUD_PROJECT = var.project_id
     },
     var.settings,
   )
