@@ -4,6 +4,7 @@
 //! a damaged record never takes a good one with it. Many records are decoded at once, and only where
 //! that fails are they taken apart.
 
+mod avro;
 mod envelope;
 mod include;
 mod json;
@@ -73,6 +74,17 @@ impl Decoder {
         Self { target, layout, body, key, put }
     }
 
+    /// Fetches what records need to be read. Blocks, on a thread that may.
+    ///
+    /// # Errors
+    /// It cannot be fetched now; the records are as good as before.
+    pub fn prepare(&self, records: &[Record<'_>]) -> crate::Result<()> {
+        match &self.layout.registry {
+            Some(registry) => registry.prepare(records),
+            None => Ok(()),
+        }
+    }
+
     /// The changes that records make, in order. `split` is the name of their split.
     #[must_use]
     pub fn decode(&self, split: &str, records: &[Record<'_>]) -> Decoded {
@@ -139,6 +151,10 @@ impl Decoder {
         let bodies: Vec<&[u8]> = ops.iter().map(|op| op.body.as_ref()).collect();
         let body = match self.layout.encode {
             Encode::Json => json::rows(&self.body, &self.layout, &bodies)?,
+            Encode::Avro => match &self.layout.registry {
+                Some(registry) => registry.rows(&self.body, &bodies)?,
+                None => return Err(DecodeError::new("there is no schema registry")),
+            },
             Encode::Csv => sift::csv(&self.body, &bodies)?,
             Encode::Bytes => sift::bytes(&self.body, &bodies)?,
         };

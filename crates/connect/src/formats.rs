@@ -153,6 +153,12 @@ pub fn typed_text(
     text::typed(text, &columns, schema, first_row)
 }
 
+/// A batch of other columns as rows of the schema, by name; no value becomes another one.
+pub(crate) fn adapted(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DecodeError> {
+    let plan = adapt::Plan::new(&rows.schema(), schema)?;
+    adapt::adapt(rows, &plan, schema, 1)
+}
+
 fn decode_within(
     format: Format,
     schema: &SchemaRef,

@@ -4,9 +4,9 @@
 //! Every round writes, runs batches, replays or defines views, is killed with SIGKILL, starts
 //! again on the same directory, sends again what was not acknowledged, and compares every stream,
 //! table and view with what the program itself knows. With maven and java there is a Kafka broker
-//! too, which a source reads and sinks write, and which is killed now and then. Exits with 1 on any difference, and then
-//! keeps the data directory and prints its path. The seed repeats the choices, not the moments:
-//! those depend on the machine.
+//! too, which a source reads and sinks write, and which is killed now and then. Exits with
+//! 1 on any difference, and then keeps the data directory and prints its path. The seed repeats the
+//! choices, not the moments: those depend on the machine.
 //!
 //! Refuses to run without the program: build it with `cargo build -p kaplan-cli`.
 

@@ -1,11 +1,13 @@
 //! How records are laid out, read from `FORMAT .. ENCODE ..` and `WITH (..)`. What does not fit the
 //! target is refused before anything is read.
 
+use super::avro::Registry;
 use crate::source::{Spec, Target};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use kaplan_sql::catalog::{Include, IncludeDef};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What a record means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Encode {
     /// One JSON object.
     #[default]
     Json,
+    /// Avro, with a schema registry's number before it.
+    Avro,
     /// Values in the order of the columns.
     Csv,
     /// One column, as it is.
@@ -66,6 +70,8 @@ pub struct Layout {
     pub missing: Missing,
     /// `unknown_fields_column`: the jsonb column that takes unknown fields.
     pub capture: Option<String>,
+    /// Where schemas of Avro are.
+    pub registry: Option<Arc<Registry>>,
 }
 
 /// The options in `WITH (..)` that are read here.
@@ -93,11 +99,12 @@ impl Layout {
         };
         let encode = match format.encode.as_str() {
             "json" => Encode::Json,
+            "avro" => Encode::Avro,
             "csv" => Encode::Csv,
             "bytes" => Encode::Bytes,
             other => {
                 return Err(Error::config(format!("ENCODE {} is not supported", upper(other)))
-                    .hint("the encodings are JSON, CSV, BYTES"));
+                    .hint("the encodings are JSON, AVRO, CSV, BYTES"));
             }
         };
         let option = |name: &str| spec.def.options.get(name).map(String::as_str);
@@ -121,7 +128,11 @@ impl Layout {
             }
         };
         let include = spec.def.include.clone();
-        let layout = Layout { form, encode, include, unknown, missing, capture };
+        let registry = match encode {
+            Encode::Avro => Some(Arc::new(Registry::new(&format.options)?)),
+            _ => None,
+        };
+        let layout = Layout { form, encode, include, unknown, missing, capture, registry };
         layout.check_options(spec)?;
         if let Some(target) = target {
             layout.check(target)?;
@@ -135,6 +146,8 @@ impl Layout {
             let known = match (self.encode, option.as_str(), value.as_str()) {
                 (Encode::Csv, "without_header", value) => value.eq_ignore_ascii_case("true"),
                 (Encode::Csv, "delimiter", value) => value == ",",
+                (Encode::Avro, "schema.registry", _) => true,
+                (Encode::Avro, "schema.registry.username" | "schema.registry.password", _) => true,
                 _ => false,
             };
             if !known {
@@ -159,6 +172,10 @@ impl Layout {
         }
         if self.form == Form::Debezium && self.encode != Encode::Json {
             return Err(Error::config("FORMAT DEBEZIUM needs ENCODE JSON"));
+        }
+        let fields = self.unknown == Unknown::Error || self.missing == Missing::Error;
+        if fields && self.encode != Encode::Json {
+            return Err(Error::config("unknown_fields and missing_fields need ENCODE JSON"));
         }
         let around: BTreeSet<&str> = self.include.iter().map(|i| i.column.as_str()).collect();
         if around.len() < self.include.len() {

@@ -335,7 +335,7 @@ impl Gathered {
         });
     }
 
-    fn parcel(&self, partition: i32, decoder: &Decoder) -> Parcel {
+    fn parcel(&self, partition: i32, decoder: &Decoder) -> Result<Parcel> {
         let part = |range: &Option<Range<usize>>| range.clone().map(|r| &self.bytes[r]);
         let records: Vec<Record<'_>> = self
             .records
@@ -349,9 +349,10 @@ impl Gathered {
             })
             .collect();
         let split = partition.to_string();
+        decoder.prepare(&records)?;
         let (changes, rejected) = decoder.decode(&split, &records);
         let position = self.records.last().map_or(0, |r| r.offset + 1);
-        Parcel { split, position, changes, rejected }
+        Ok(Parcel { split, position, changes, rejected })
     }
 }
 
@@ -382,7 +383,7 @@ fn gather(consumer: &BaseConsumer, topic: &str, decoder: &Decoder) -> Result<Pol
         }
     }
     for (partition, gathered) in parts {
-        let parcel = gathered.parcel(partition, decoder);
+        let parcel = gathered.parcel(partition, decoder)?;
         polled.next.insert(partition, parcel.position);
         polled.parcels.push(parcel);
     }

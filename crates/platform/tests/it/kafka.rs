@@ -248,3 +248,81 @@ async fn wrong_definitions_are_refused() {
     assert!(refused.message.contains("reserved"), "{refused:?}");
     k.platform.close().await.unwrap();
 }
+
+/// Zigzag, as Avro writes whole numbers.
+fn zigzag(value: i64, out: &mut Vec<u8>) {
+    let mut left = ((value << 1) ^ (value >> 63)) as u64;
+    while left >= 0x80 {
+        out.push((left as u8 & 0x7f) | 0x80);
+        left >>= 7;
+    }
+    out.push(left as u8);
+}
+
+/// A record `{id, name}` behind the number of its schema.
+fn avro(schema: u8, id: i64, name: &str) -> Vec<u8> {
+    let mut record = vec![0, 0, 0, 0, schema];
+    zigzag(id, &mut record);
+    zigzag(name.len() as i64, &mut record);
+    record.extend_from_slice(name.as_bytes());
+    record
+}
+
+/// A schema registry that knows schema 1, and 2, which has one more field with nothing in it.
+async fn registry() -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let schema = |more: &str| {
+        let fields =
+            format!(r#"{{"name":"id","type":"long"}},{{"name":"name","type":"string"}}{more}"#);
+        let schema = format!(r#"{{"type":"record","name":"r","fields":[{fields}]}}"#);
+        serde_json::json!({ "schema": schema }).to_string()
+    };
+    let (first, second) = (schema(""), schema(r#",{"name":"more","type":"null"}"#));
+    let serving = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = [0; 2048];
+            let n = socket.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..n]).into_owned();
+            let (status, body) = match head.split(' ').nth(1) {
+                Some("/schemas/ids/1") => ("200 OK", first.as_str()),
+                Some("/schemas/ids/2") => ("200 OK", second.as_str()),
+                _ => ("404 Not Found", "{}"),
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+                 content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    (port, serving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn avro_with_a_schema_registry() {
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+    let Some(broker) = Broker::shared() else { return };
+    broker.create("avro", 1).await;
+    let (port, serving) = registry().await;
+    let (_dir, mut k) = Running::start(&format!(
+        "CREATE SOURCE avro (id bigint NOT NULL, name text, extra text) WITH ({})
+         FORMAT PLAIN ENCODE AVRO (schema.registry = 'http://127.0.0.1:{port}')",
+        broker.with("avro")
+    ))
+    .await;
+    let producer: FutureProducer = broker.config().create().unwrap();
+    let cut = avro(1, 4, "cut")[..8].to_vec();
+    let records =
+        [avro(1, 1, "ada"), avro(2, -2, "bob"), avro(9, 3, "no schema"), cut, avro(1, 5, "eve")];
+    for record in &records {
+        let record = FutureRecord::<str, [u8]>::to("avro").payload(record.as_slice());
+        producer.send(record, PATIENCE).await.unwrap();
+    }
+    until(&mut k, "SELECT id, name FROM avro ORDER BY id", &["-2|bob", "1|ada", "5|eve"]).await;
+    until(&mut k, "SELECT position FROM avro_errors ORDER BY 1", &["2", "3"]).await;
+    k.platform.close().await.unwrap();
+    serving.abort();
+}

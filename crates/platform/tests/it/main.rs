@@ -9,6 +9,7 @@ mod changes;
 mod definitions;
 mod files;
 mod functions;
+mod guides;
 mod kafka;
 mod lifecycle;
 mod postgres;

@@ -106,7 +106,7 @@ async fn a_table_s_deletions_are_tombstones_and_a_broker_may_die() {
     ))
     .await;
     let (mut sent, mut alive) = (0, 0);
-    for round in 0..3 {
+    for round in 0..2 {
         let values: Vec<String> =
             (sent..sent + 200).map(|i| format!("{{\"id\":{i},\"who\":\"w{}\"}}", i % 7)).collect();
         let records: Vec<_> = values
@@ -132,7 +132,7 @@ async fn a_table_s_deletions_are_tombstones_and_a_broker_may_die() {
     }
     k.verify("seen").await;
     let all = broker.read("people");
-    assert!(all.len() <= 9, "written twice: {all:?}");
+    assert!(all.len() <= 6, "written twice: {all:?}");
     k.platform.close().await.unwrap();
 }
 
