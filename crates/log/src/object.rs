@@ -321,12 +321,34 @@ impl ObjectLog {
         Ok(found)
     }
 
+    /// Lets go of segments that are no longer there, as the next opening would find: a writer that had
+    /// the log before may have trimmed while this one opened it. Returns the first commit held.
+    fn look_again(&self) -> Result<Lsn, Error> {
+        let place = self.place.clone();
+        let listed = run("list", async move { list(&place).await })?;
+        let mut oldest: Option<u64> = None;
+        for (place, _) in listed.iter().rev() {
+            if oldest.is_some_and(|oldest| place.number + 1 != oldest) {
+                break;
+            }
+            oldest = Some(place.number);
+        }
+        let mut state = self.state.lock();
+        while state.segments.front().is_some_and(|s| oldest.is_some_and(|o| s.place.number < o)) {
+            state.segments.pop_front();
+        }
+        Ok(state.start())
+    }
+
     /// Reads from the bucket.
     fn read_segments(&self, next: Lsn, max_bytes: usize) -> Result<Vec<Commit>, Error> {
         let wanted = self.wanted(next, max_bytes)?;
         let segments = match self.segments(&wanted) {
             // It may have been trimmed since it was looked up.
             Err(_) if self.start() > next => return Err(Error::Trimmed { start: self.start() }),
+            Err(Error::Corrupt { .. }) if self.look_again()? > next => {
+                return Err(Error::Trimmed { start: self.start() });
+            }
             segments => segments?,
         };
         let (mut page, mut bytes) = (Vec::new(), 0);

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
+/// Steps in one bucket; then another one begins, since every opening leaves an object for ever.
+const BUCKET_STEPS: u64 = 2_000;
 /// How often opening is tried again after faults that were injected into it.
 const OPEN_ATTEMPTS: u32 = 1_000;
 /// The model trims when it holds more commits than this, so that checks stay quick.
@@ -64,18 +66,37 @@ pub struct Report {
 /// # Errors
 /// The promise that the log broke, with the seed and the step.
 pub fn simulate(seed: u64, steps: u64) -> Result<Report, String> {
-    let mut world = World::new(seed);
-    let run = |world: &mut World| {
-        world.reopen()?;
-        for step in 1..=steps {
-            world.report.steps = step;
-            world.step()?;
-        }
-        world.reopen()
-    };
-    run(&mut world).map_err(|e| format!("seed {seed}, step {}: {e}", world.report.steps))?;
-    world.report.faults = world.bucket.seen();
-    Ok(world.report)
+    let mut report = Report::default();
+    let mut bucket = 0;
+    while report.steps < steps {
+        let count = BUCKET_STEPS.min(steps - report.steps);
+        let mut world = World::new(seed.wrapping_add(bucket));
+        let done = world.run(count);
+        let at = report.steps + world.report.steps;
+        done.map_err(|e| format!("seed {seed}, step {at}: {e}"))?;
+        world.report.faults = world.bucket.seen();
+        report.add(&world.report);
+        bucket += 1;
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.acknowledged += other.acknowledged;
+        self.opened += other.opened;
+        self.fenced += other.fenced;
+        self.unknown += other.unknown;
+        self.recovered += other.recovered;
+        self.trimmed += other.trimmed;
+        self.reads += other.reads;
+        self.flips += other.flips;
+        self.faults.before += other.faults.before;
+        self.faults.after += other.faults.after;
+        self.faults.late += other.faults.late;
+        self.faults.other += other.faults.other;
+    }
 }
 
 struct World {
@@ -110,6 +131,15 @@ impl World {
             serial: 0,
             report: Report::default(),
         }
+    }
+
+    fn run(&mut self, steps: u64) -> Step {
+        self.reopen()?;
+        for step in 1..=steps {
+            self.report.steps = step;
+            self.step()?;
+        }
+        self.reopen()
     }
 
     fn step(&mut self) -> Step {

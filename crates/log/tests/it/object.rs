@@ -92,6 +92,22 @@ fn a_writer_of_long_ago_is_still_fenced_after_everything_was_trimmed() {
     assert_eq!(open().head(), Lsn(19));
 }
 
+/// A writer that had the log before trims what it had archived while the newer one opens it.
+#[test]
+fn what_the_writer_before_trimmed_meanwhile_is_trimmed() {
+    let place = memory();
+    let options = ObjectOptions { cache_bytes: 0, ..ObjectOptions::default() };
+    let old = ObjectLog::open(&place, &options).unwrap();
+    for lsn in 1..=5 {
+        old.append(&[sample(lsn, 10)]).unwrap();
+    }
+    let new = ObjectLog::open(&place, &options).unwrap();
+    old.trim(Lsn(3)).unwrap();
+    assert!(matches!(new.read(Lsn(0), 0), Err(Error::Trimmed { start: Lsn(4) })));
+    assert_eq!(new.start(), Lsn(4));
+    assert_eq!(new.read(Lsn(3), 1 << 20).unwrap(), [sample(4, 10), sample(5, 10)]);
+}
+
 #[test]
 fn a_missing_segment_is_not_skipped() {
     let place = memory();

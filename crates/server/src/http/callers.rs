@@ -57,7 +57,8 @@ pub struct Oidc {
 /// Checks tokens.
 pub(super) struct Callers {
     settings: Oidc,
-    client: reqwest::Client,
+    /// Or why there is none, such as no certificates on the machine.
+    client: Result<reqwest::Client, String>,
     keys: Mutex<Keys>,
 }
 
@@ -99,7 +100,9 @@ fn refused(message: impl Into<String>) -> ApiError {
 
 impl Callers {
     pub(super) fn new(settings: Oidc) -> Self {
-        Self { settings, client: reqwest::Client::new(), keys: Mutex::default() }
+        let client = reqwest::Client::builder().timeout(FETCH_LIMIT).build();
+        let client = client.map_err(|e| e.to_string());
+        Self { settings, client, keys: Mutex::default() }
     }
 
     async fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -178,7 +181,8 @@ impl Callers {
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, String> {
-        let answer = self.client.get(url).timeout(FETCH_LIMIT).send().await;
+        let client = self.client.as_ref().map_err(Clone::clone)?;
+        let answer = client.get(url).send().await;
         let answer = answer.and_then(reqwest::Response::error_for_status);
         let body = answer.map_err(|e| e.to_string())?.bytes().await.map_err(|e| e.to_string())?;
         serde_json::from_slice(&body).map_err(|e| format!("{url}: {e}"))
