@@ -135,14 +135,18 @@ fn one_kind(def: &StreamDef, values: &mut ast::Values, columns: &[String]) -> Re
             let name = c.sql_type.to_lowercase();
             name.starts_with("double") || name.starts_with("real") || name.starts_with("float")
         });
-        let inexact = float && only_literals && of_column(has_exponent).0;
+        // Beside a number that is no NUMERIC, such as 1e100, the others are doubles too.
+        let inexact = float && !only_literals;
         if !inexact && (!texts || only_texts) {
             continue;
         }
+        // An explicit cast would cut a text to its column's length, and not refuse it.
+        let to = to.filter(|c| !c.sql_type.to_lowercase().contains("char"));
         if let (false, Some(to)) = (only_literals, to) {
             for value in values.rows.iter_mut().filter_map(|row| row.content.get_mut(at)) {
-                if is_text(value) {
-                    *value = dialect::parse_expr(&format!("CAST({value} AS {})", to.sql_type))?;
+                let text = plain_literal(value).filter(|_| float).map(|text| format!("'{text}'"));
+                if let Some(text) = text.or_else(|| is_text(value).then(|| value.to_string())) {
+                    *value = dialect::parse_expr(&format!("CAST({text} AS {})", to.sql_type))?;
                 }
             }
             continue;
@@ -160,10 +164,6 @@ fn one_kind(def: &StreamDef, values: &mut ast::Values, columns: &[String]) -> Re
 fn is_literal(value: &ast::Expr) -> bool {
     let null = matches!(value, ast::Expr::Value(v) if v.value == ast::Value::Null);
     null || is_text(value) || plain_literal(value).is_some()
-}
-
-fn has_exponent(value: &ast::Expr) -> bool {
-    !is_text(value) && plain_literal(value).is_some_and(|text| text.contains(['e', 'E']))
 }
 
 fn is_text(value: &ast::Expr) -> bool {

@@ -43,6 +43,7 @@ impl<'a> Source<'a> {
         })?;
         check_shape(&tokens)?;
         let tokens = with_keys_as_arguments(without_flink_wrappers(tokens));
+        let tokens = with_symmetric_bounds(tokens);
         let (spans, end) = byte_spans(text, &tokens);
         Ok((Source { text, spans, end }, tokens))
     }
@@ -191,6 +192,57 @@ fn without_flink_wrappers(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         dropped.into_iter().filter_map(|at| words.get(at).copied()).collect();
     let keep = |(index, token)| (!dropped.contains(&index)).then_some(token);
     tokens.into_iter().enumerate().filter_map(keep).collect()
+}
+
+/// Turns `BETWEEN SYMMETRIC a AND b`, which `sqlparser` does not read, into
+/// `BETWEEN kaplan_symmetric(a) AND b`.
+fn with_symmetric_bounds(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    if !tokens.iter().any(|t| is_word(&t.token, "SYMMETRIC")) {
+        return tokens;
+    }
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len() + 2);
+    // The depth of brackets that each open bound stands at, and the BETWEENs inside it.
+    let (mut open, mut depth): (Vec<(usize, usize)>, usize) = (Vec::new(), 0);
+    let mut between = false;
+    for mut token in tokens {
+        let at = |token: Token, place: Location| TokenWithSpan {
+            token,
+            span: datafusion::sql::sqlparser::tokenizer::Span::new(place, place),
+        };
+        let (start, end) = (token.span.start, token.span.end);
+        match &token.token {
+            Token::Whitespace(_) => {
+                out.push(token);
+                continue;
+            }
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if between && is_word(&token.token, "SYMMETRIC") {
+            token.token = Token::make_word(crate::functions::syntax::SYMMETRIC, None);
+            out.extend([token, at(Token::LParen, end)]);
+            open.push((depth, 0));
+            between = false;
+            continue;
+        }
+        between = is_word(&token.token, "BETWEEN");
+        if let Some((_, inside)) = open.last_mut().filter(|(level, _)| *level == depth) {
+            if between {
+                *inside += 1;
+            } else if is_word(&token.token, "AND") {
+                match inside.checked_sub(1) {
+                    Some(left) => *inside = left,
+                    None => {
+                        out.push(at(Token::RParen, start));
+                        open.pop();
+                    }
+                }
+            }
+        }
+        out.push(token);
+    }
+    out
 }
 
 /// Turns `SESSION(t PARTITION BY key, ts, gap)`, which is no call that `sqlparser` reads, into

@@ -96,6 +96,14 @@ impl Operators {
             return Ok(None);
         };
         let (left, right) = match &raw.op {
+            // Beside other types a text stays one: `time || ''` is text.
+            Op::StringConcat
+                if ![class(&fields.0), class(&fields.1)]
+                    .iter()
+                    .any(|c| matches!(c, Class::Json | Class::List)) =>
+            {
+                (left, right)
+            }
             Op::StringConcat | Op::AtArrow | Op::ArrowAt | Op::PGOverlap => {
                 typed_literals(left, right, &fields)
             }

@@ -22,6 +22,9 @@ const ROWS: [(&str, &str); 11] = [
     ("unnest", "unnest"),
 ];
 
+/// What stands around the lower bound of `BETWEEN SYMMETRIC`.
+pub(crate) const SYMMETRIC: &str = "kaplan_symmetric";
+
 /// Aggregates of PostgreSQL under the names that they have here.
 const SAME: [(&str, &str); 2] = [("every", "bool_and"), ("variance", "var_samp")];
 
@@ -135,10 +138,30 @@ fn rewritten(expr: &Expr) -> Option<Expr> {
             };
             call(name, vec![expr.as_ref().clone()])
         }
+        Expr::Between { expr, negated, low, high } => symmetric(expr, *negated, low, high)?,
         Expr::Interval(interval) => literal_interval(interval)?,
         Expr::Function(function) => function_call(function)?,
         _ => return None,
     })
+}
+
+/// `x BETWEEN SYMMETRIC a AND b`: between a and b, or between b and a.
+fn symmetric(x: &Expr, negated: bool, low: &Expr, high: &Expr) -> Option<Expr> {
+    let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = low else {
+        return None;
+    };
+    if name_of(name) != SYMMETRIC {
+        return None;
+    }
+    let low = list.args.first().and_then(unnamed)?;
+    let between = |low: &Expr, high: &Expr| {
+        let (expr, low, high) =
+            (Box::new(x.clone()), Box::new(low.clone()), Box::new(high.clone()));
+        Expr::Nested(Box::new(Expr::Between { expr, negated: false, low, high }))
+    };
+    let (left, right) = (between(&low, high), between(high, &low));
+    let (left, right, op) = (Box::new(left), Box::new(right), BinaryOperator::Or);
+    Some(not(Expr::Nested(Box::new(Expr::BinaryOp { left, op, right })), negated))
 }
 
 fn quantified(name: &str, left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
