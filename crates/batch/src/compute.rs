@@ -10,7 +10,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream_partitioned};
 use futures::StreamExt;
 use kaplan_base::Lsn;
-use kaplan_circuit::{AggregateSpec, Batch, Delta, GroupTable};
+use kaplan_circuit::{AggregateSpec, Batch, Clocks, Delta, GroupTable};
 use kaplan_lake::{Lake, TableSpec, relation};
 use kaplan_sql::{CompiledView, Core};
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub async fn compute(
     inputs: &Inputs,
     view: &CompiledView,
     after: Lsn,
-    to: Lsn,
+    (to, clocks): (Lsn, &Clocks),
 ) -> Result<Computed> {
     let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
     for stream in view.streams() {
@@ -52,7 +52,7 @@ pub async fn compute(
         let table = relation(&inputs.lake, &inputs.session, spec, (after, to), Vec::new()).await?;
         tables.insert(stream, table);
     }
-    let plan = CompiledView::over(view.core_plan(), &|stream| {
+    let plan = CompiledView::over(view.core_plan(), clocks, &|stream| {
         tables.get(stream).cloned().ok_or_else(|| kaplan_sql::Error::Unsupported {
             construct: format!("stream {stream}"),
             hint: "it is not in the lake".into(),

@@ -13,7 +13,9 @@
 
 use crate::{Error, Result};
 use kaplan_base::Lsn;
-use kaplan_circuit::{Batch, Keyer, decode_batch, encode_batch, environment_fingerprint};
+use kaplan_circuit::{
+    Batch, Clocks, Keyer, decode_batch, encode_batch, environment_fingerprint,
+};
 use kaplan_store::{Document, Place};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,8 @@ const MANIFEST: &str = "manifest.json";
 pub struct Published {
     /// The LSN up to which it is computed.
     pub lsn: Lsn,
+    /// What the clocks show there.
+    pub clocks: Clocks,
     /// When it was published, microseconds since the Unix epoch.
     pub published_us: i64,
     /// The run that made it.
@@ -41,6 +45,8 @@ struct Manifest {
     view: String,
     version: u32,
     lsn: Lsn,
+    #[serde(default)]
+    clocks: Clocks,
     published_us: i64,
     run: String,
     fingerprint: String,
@@ -109,6 +115,7 @@ impl Store {
         }
         let published = Arc::new(Published {
             lsn: manifest.lsn,
+            clocks: manifest.clocks,
             published_us: manifest.published_us,
             run: manifest.run,
             batches,
@@ -126,7 +133,7 @@ impl Store {
         view: &str,
         version: u32,
         run: &str,
-        lsn: Lsn,
+        (lsn, clocks): (Lsn, &Clocks),
         base: Option<Lsn>,
         batches: Vec<Arc<Batch>>,
         now_us: i64,
@@ -153,6 +160,7 @@ impl Store {
             view: view.into(),
             version,
             lsn,
+            clocks: clocks.clone(),
             published_us: now_us,
             run: run.into(),
             fingerprint: environment_fingerprint(),
@@ -160,6 +168,7 @@ impl Store {
         };
         let new = Arc::new(Published {
             lsn,
+            clocks: clocks.clone(),
             published_us: now_us,
             run: run.into(),
             batches: all,

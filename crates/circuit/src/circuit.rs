@@ -6,7 +6,7 @@
 
 use crate::operator::{explain, visit_traces, visit_traces_mut};
 use crate::trace::{Merge, concat};
-use crate::{AggregateSpec, Batch, Delta, Error, Input, Operator, Result, Trace};
+use crate::{AggregateSpec, Batch, Clocks, Delta, Error, Input, Operator, Result, Trace};
 use kaplan_base::Lsn;
 use std::sync::Arc;
 
@@ -130,6 +130,11 @@ impl Circuit {
                 Ok(deltas)
             }
         }
+    }
+
+    /// Whether a step would change the view at this time even without changes of the sources.
+    pub fn due(&self, clocks: &Clocks) -> Result<bool> {
+        self.operator().due(clocks)
     }
 
     /// Begins a new generation: what was taken in so far ends at this commit.

@@ -63,6 +63,13 @@ impl Delta {
         Ok(Self { rows: filter_rows(&self.rows, keep)?, weights })
     }
 
+    /// Some of the rows, without a copy.
+    #[must_use]
+    pub fn slice(&self, from: usize, length: usize) -> Self {
+        let weights = self.weights.as_ref().map(|w| w.slice(from, length));
+        Self { rows: self.rows.slice(from, length), weights }
+    }
+
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> Result<Self> {
         let weights = match &self.weights {

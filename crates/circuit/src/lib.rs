@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod circuit;
+mod clocks;
 mod codec;
 mod constant;
 mod delta;
@@ -20,10 +21,12 @@ mod outer;
 mod recompute;
 mod side;
 mod stateless;
+mod temporal;
 mod trace;
 
 pub use aggregate::{Aggregate, AggregateCall, AggregateSpec, FilteredFunction};
 pub use circuit::{Circuit, Generation, Output, OutputSnapshot, Root};
+pub use clocks::{Clocks, NOW};
 pub use codec::{decode_batch, decode_delta, encode_batch, encode_delta, environment_fingerprint};
 pub use constant::Constant;
 pub use delta::{Delta, WEIGHT_COLUMN};
@@ -34,4 +37,5 @@ pub use key::{Keyer, canonical, hash_arrays};
 pub use operator::{Input, Operator, Source};
 pub use recompute::{Part, Recompute};
 pub use stateless::{Expand, Filter, Project, Union, Unnest};
+pub use temporal::{Crossing, Temporal};
 pub use trace::{Batch, Merge, Trace, consolidate};

@@ -1,7 +1,7 @@
 //! Operators form a tree; a step pulls the changes of the sources through it. Each operator says
 //! whether what it puts out is only ever added to, because cheaper algorithms apply then.
 
-use crate::{Delta, Error, Result, Trace};
+use crate::{Clocks, Delta, Error, Result, Trace};
 use arrow::datatypes::SchemaRef;
 
 /// The changes of one step: for each source of the circuit, in order, its deltas. The columns are
@@ -9,6 +9,8 @@ use arrow::datatypes::SchemaRef;
 pub struct Input<'a> {
     /// Deltas by source.
     pub deltas: &'a [Vec<Delta>],
+    /// What time it is after these changes.
+    pub clocks: &'a Clocks,
 }
 
 /// A node of the tree.
@@ -30,6 +32,15 @@ pub trait Operator: Send {
     /// The same, to be restored.
     fn traces_mut(&mut self) -> Vec<&mut Trace> {
         Vec::new()
+    }
+    /// Whether a step would change something at this time even without changes of the sources.
+    fn due(&self, clocks: &Clocks) -> Result<bool> {
+        for child in self.children() {
+            if child.due(clocks)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
     /// One line for `EXPLAIN`.
     fn describe(&self) -> String;

@@ -7,9 +7,10 @@
 
 use crate::delta::take_rows;
 use crate::group::AggregateMerger;
-use crate::key::{Keyer, RowsEqual, hash_arrays};
+use crate::key::{Keyer, RowsEqual, hash_arrays, ordered};
 use crate::{Delta, Result};
 use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use std::ops::Range;
@@ -28,7 +29,7 @@ pub struct Batch {
     /// Names the batch in checkpoints; never reused for other content.
     pub id: u64,
     /// The hash of each row's key, ascending. Empty in traces without a key.
-    pub hashes: Vec<u64>,
+    pub hashes: ScalarBuffer<u64>,
     /// The rows, with their weights.
     pub delta: Delta,
 }
@@ -36,15 +37,15 @@ pub struct Batch {
 impl Batch {
     /// A batch made of rows that are already in the order of their hashes.
     #[must_use]
-    pub fn new(hashes: Vec<u64>, delta: Delta) -> Self {
-        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), hashes, delta }
+    pub fn new(hashes: impl Into<ScalarBuffer<u64>>, delta: Delta) -> Self {
+        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), hashes: hashes.into(), delta }
     }
 
     /// A batch that was stored under this id.
     #[must_use]
-    pub fn restored(id: u64, hashes: Vec<u64>, delta: Delta) -> Self {
+    pub fn restored(id: u64, hashes: impl Into<ScalarBuffer<u64>>, delta: Delta) -> Self {
         NEXT_ID.fetch_max(id + 1, Ordering::Relaxed);
-        Self { id, hashes, delta }
+        Self { id, hashes: hashes.into(), delta }
     }
 
     /// The number of rows.
@@ -91,6 +92,12 @@ impl Trace {
     #[must_use]
     pub fn new(schema: SchemaRef, key: Vec<usize>, merge: Merge) -> Self {
         Self { schema, keyer: Keyer::new(key), merge, batches: Vec::new() }
+    }
+
+    /// An empty trace of rows with weights, ordered by the values of a bigint column.
+    #[must_use]
+    pub fn by_value(schema: SchemaRef, column: usize) -> Self {
+        Self { schema, keyer: Keyer::by_value(column), merge: Merge::Sum, batches: Vec::new() }
     }
 
     /// The rows' columns.
@@ -159,6 +166,34 @@ impl Trace {
         }
         self.batches.push(batch);
         self.compact(MERGE_RATIO)
+    }
+
+    /// Takes out the rows whose value is at most this one; for traces ordered by value.
+    pub(crate) fn take_through(&mut self, value: i64) -> Result<Vec<Delta>> {
+        let mut taken = Vec::new();
+        let through = ordered(value);
+        for batch in &mut self.batches {
+            let count = batch.hashes.partition_point(|h| *h <= through);
+            if count == 0 {
+                continue;
+            }
+            taken.push(batch.delta.slice(0, count));
+            let left = batch.len() - count;
+            let mut rest = batch.delta.slice(count, left);
+            if left < count {
+                // A slice would hold on to the memory of what is gone.
+                rest = rest.take(&UInt32Array::from_iter_values(0..left as u32))?;
+            }
+            *batch = Arc::new(Batch::new(batch.hashes.slice(count, left), rest));
+        }
+        self.batches.retain(|batch| !batch.is_empty());
+        Ok(taken)
+    }
+
+    /// The least value; for traces ordered by value.
+    pub(crate) fn first_value(&self) -> Option<i64> {
+        let firsts = self.batches.iter().filter_map(|batch| batch.hashes.first());
+        firsts.min().map(|first| (first ^ (1 << 63)).cast_signed())
     }
 
     /// Merges the newest batches while the one before is less than `ratio` times their size.
@@ -272,7 +307,7 @@ pub(crate) fn sort_hashed(hashes: Vec<u64>, delta: Delta) -> Result<Batch> {
         return Ok(Batch::new(hashes, delta));
     }
     let order = sorted_order(&hashes);
-    let sorted = order.iter().map(|i| hashes[*i as usize]).collect();
+    let sorted: Vec<u64> = order.iter().map(|i| hashes[*i as usize]).collect();
     Ok(Batch::new(sorted, delta.take(&UInt32Array::from(order))?))
 }
 
@@ -293,7 +328,7 @@ pub(crate) fn merge(keyer: &Keyer, merge: &Merge, batches: &[Arc<Batch>]) -> Res
     // A stable sort finds the sorted runs and merges them.
     order.sort_by_key(|(h, _)| *h);
     if delta.weights.is_none() {
-        let hashes = order.iter().map(|(h, _)| *h).collect();
+        let hashes: Vec<u64> = order.iter().map(|(h, _)| *h).collect();
         let rows = UInt32Array::from_iter_values(order.iter().map(|(_, i)| *i));
         return Ok(Batch::new(hashes, delta.take(&rows)?));
     }

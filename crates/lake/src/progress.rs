@@ -22,6 +22,8 @@ pub struct Progress {
     pub producers: BTreeMap<String, Producer>,
     /// Rows archived per stream.
     pub rows: BTreeMap<StreamId, u64>,
+    /// The watermark that each stream's last archived commit was stamped with.
+    pub stamped: BTreeMap<StreamId, i64>,
     /// Each stream's watermark at `archived_through`, in microseconds since the Unix epoch.
     pub watermarks: BTreeMap<StreamId, i64>,
 }

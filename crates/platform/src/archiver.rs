@@ -9,10 +9,10 @@ use crate::platform::Inner;
 use crate::{Code, Error, Result};
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use kaplan_base::{Lsn, StreamId};
-use kaplan_circuit::decode_delta;
-use kaplan_lake::{Producer, system_schema};
+use kaplan_circuit::{Clocks, NOW, decode_delta};
+use kaplan_lake::{Producer, Progress, system_schema};
 use kaplan_log::Commit;
-use kaplan_speed::StreamInfo;
+use kaplan_speed::{StreamInfo, Streams};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +74,11 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
             compact_now_and_then(inner, &info).await;
         }
         (next.archived_through, next.time_us) = (through, time_us);
+        for write in commits.iter().flat_map(|c| &c.writes) {
+            if let Some(us) = write.watermark_us {
+                next.stamped.insert(write.stream, us);
+            }
+        }
         // A watermark only rises, and what the log still holds raises it again after a restart.
         for (id, counters) in inner.sequencer.counters() {
             if let Some(us) = counters.watermark_us {
@@ -96,6 +101,7 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
         }
         inner.lake.set_progress(&next).await?;
         *progress = next;
+        *inner.archived_clocks.write() = (through, clocks_at(&inner.streams, &progress));
         inner.archived.send_replace(through);
         trim(inner).await?;
     }
@@ -132,6 +138,14 @@ async fn append(
     Ok(())
 }
 
+/// What the clocks show at the archive's end.
+pub(crate) fn clocks_at(streams: &Streams, progress: &Progress) -> Clocks {
+    let mut clocks = Clocks::default();
+    clocks.advance(NOW, progress.time_us);
+    streams.mark(&mut clocks, &progress.stamped);
+    clocks
+}
+
 /// Runs blocking work off the async threads.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -156,6 +170,9 @@ fn lake_rows(inner: &Inner, commits: &[Commit]) -> Result<Vec<StreamRows>> {
                 continue;
             }
             let delta = decode_delta(&info.schema, &write.payload)?;
+            if delta.is_empty() {
+                continue;
+            }
             let entry = streams.entry(info.id).or_insert_with(|| (info.clone(), Vec::new(), 0));
             entry.2 += delta.len() as u64;
             let weights = (!info.append_only).then(|| match &delta.weights {

@@ -25,6 +25,7 @@ mod sinks;
 mod sources;
 mod statements;
 mod status;
+mod ticks;
 mod transactions;
 mod verify;
 mod views;

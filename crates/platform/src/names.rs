@@ -246,10 +246,11 @@ impl Inner {
 fn stream_relation(name: &str, def: &StreamDef, columns: &[String]) -> Result<Relation> {
     let schema = dialect::schema_of(&def.as_stored())?;
     let (stored, append_only) = (def.stored_name().to_owned(), def.append_only);
+    let watermark = def.watermark.is_some();
     if stored == name && same_names(&schema, columns) {
-        return Ok(Relation::Stream { name: stored, schema, append_only });
+        return Ok(Relation::Stream { name: stored, schema, append_only, watermark });
     }
-    let table = StreamTable { name: stored, schema, append_only };
+    let table = StreamTable { name: stored, schema, append_only, watermark };
     let plan = LogicalPlanBuilder::scan("_stored", provider_as_source(Arc::new(table)), None)?;
     Ok(Relation::View { name: name.to_owned(), plan: shaped(plan.build()?, columns)? })
 }

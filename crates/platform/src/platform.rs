@@ -7,13 +7,14 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, Outcome, Producer, Result, RowSet, Session, Settings,
-    Status, ViewRead, catalog, recover, rows, runs, sinks, sources, statements, status, views,
+    Status, ViewRead, catalog, recover, rows, runs, sinks, sources, statements, status, ticks, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::context::SessionContext;
 use kaplan_base::{Clock, Lsn, StreamId};
 use kaplan_batch::Store;
+use kaplan_circuit::Clocks;
 use kaplan_lake::{Lake, Progress};
 use kaplan_log::{LocalLog, Log, ObjectLog, ObjectOptions, Options};
 use kaplan_speed::checkpoint::Checkpoints;
@@ -69,6 +70,8 @@ pub(crate) struct Inner {
     pub session: SessionContext,
     pub progress: tokio::sync::Mutex<Progress>,
     pub archived: watch::Sender<Lsn>,
+    /// The same position with what the clocks show there; set before it.
+    pub archived_clocks: RwLock<(Lsn, Clocks)>,
     pub archive_now: Notify,
     /// Held while checkpoints are written or removed.
     pub checkpoint_turn: tokio::sync::Mutex<()>,
@@ -267,8 +270,10 @@ impl Platform {
         let planner = Planner::new();
         planner.define(stored.functions.clone());
         let session = SessionContext::new_with_state(planner.session(Vec::new())?);
+        let archived_clocks = archiver::clocks_at(&streams, &progress);
+        let mut clocks = archived_clocks.clone();
         let state =
-            recover::state(&planner, &stored, &streams, &lake, &log, &progress, &session).await?;
+            recover::state(&planner, &stored, &streams, &lake, &log, &progress, &session, &mut clocks).await?;
         let limits = Limits {
             queue_bytes: settings.ingest_queue_bytes,
             log_reserve_bytes: settings.log_reserve_bytes,
@@ -283,7 +288,7 @@ impl Platform {
         let (seen, now) = (Arc::clone(&freshness), Arc::clone(&clock));
         let on_step = Box::new(move |commits: &[kaplan_log::Commit]| seen.record(commits, &*now));
         let (driver, thread) =
-            Driver::start(Arc::clone(&log), streams.clone(), log.head(), on_step)?;
+            Driver::start(Arc::clone(&log), streams.clone(), (log.head(), clocks), on_step)?;
         let inner = Arc::new(Inner {
             batches: Arc::new(Store::new(place.below("batch"), epoch)),
             checkpoints: Checkpoints::new(place.below("speed"), epoch),
@@ -294,6 +299,7 @@ impl Platform {
             epoch,
             sources: sources::Sources::default(),
             archived: watch::Sender::new(progress.archived_through),
+            archived_clocks: RwLock::new((progress.archived_through, archived_clocks)),
             progress: tokio::sync::Mutex::new(progress),
             definitions: RwLock::new(Arc::new(stored.clone())),
             catalog: tokio::sync::Mutex::new(stored),
@@ -460,6 +466,7 @@ impl Inner {
             runtime.spawn(archiver::run(Arc::clone(self))),
             runtime.spawn(views::checkpoints(Arc::clone(self))),
             runtime.spawn(runs::schedules(Arc::clone(self))),
+            runtime.spawn(ticks::run(Arc::clone(self))),
         ];
         sources::restore(self)?;
         sinks::restore(self)?;

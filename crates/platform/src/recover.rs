@@ -11,7 +11,7 @@ use datafusion::prelude::{col, ident, lit};
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use kaplan_base::Lsn;
-use kaplan_circuit::Delta;
+use kaplan_circuit::{Clocks, Delta};
 use kaplan_lake::{Lake, Progress};
 use kaplan_log::Log;
 use kaplan_speed::{StreamInfo, Streams};
@@ -85,7 +85,8 @@ pub fn dropped(id: kaplan_base::StreamId) -> StreamInfo {
     StreamInfo { id, name: String::new(), schema, append_only: true, dropped: true }
 }
 
-/// The sequencer's state as of the log's head.
+/// The sequencer's state as of the log's head. The clocks, which show the archive's end, go on to
+/// there too.
 pub async fn state(
     planner: &Planner,
     catalog: &Catalog,
@@ -94,6 +95,7 @@ pub async fn state(
     log: &Arc<dyn Log>,
     progress: &Progress,
     session: &SessionContext,
+    clocks: &mut Clocks,
 ) -> Result<State> {
     let mut state = State::new();
     for def in catalog.streams.values() {
@@ -110,7 +112,9 @@ pub async fn state(
     }
     let mut position = progress.archived_through;
     while position < log.head() {
-        for mut commit in log.read(position, READ_BYTES)? {
+        let commits = log.read(position, READ_BYTES)?;
+        streams.tick(clocks, &commits);
+        for mut commit in commits {
             position = commit.lsn;
             commit.writes.retain(|w| !catalog.dropped.contains(&w.stream));
             state.absorb_commit(&commit)?;

@@ -9,7 +9,7 @@ use crate::{BatchMode, BatchRequest, BatchRun, Code, Error, Result, RunState};
 use kaplan_base::Lsn;
 use kaplan_batch::compute::{self, Inputs};
 use kaplan_batch::{Published, Schedule};
-use kaplan_circuit::{Batch, Delta};
+use kaplan_circuit::{Clocks, Batch, Delta};
 use kaplan_sql::{Core, catalog as definitions};
 use kaplan_store::{Document, Place};
 use parking_lot::Mutex;
@@ -196,7 +196,7 @@ pub(crate) async fn run_to_end(
 async fn perform(inner: &Arc<Inner>, run: &mut BatchRun, views: &[Arc<ViewEntry>]) -> Result<()> {
     let _turn = inner.runs.turn.write().await;
     let cut = views.iter().map(|v| v.def.stored_name().to_owned()).collect();
-    let lsn = inner.driver.cut(cut).await?;
+    let (lsn, clocks) = inner.driver.cut(cut).await?;
     run.lsn = Some(lsn);
     inner.runs.update(run).await?;
     let mut archived = inner.archived.subscribe();
@@ -211,7 +211,7 @@ async fn perform(inner: &Arc<Inner>, run: &mut BatchRun, views: &[Arc<ViewEntry>
     }
     let mut failure = None;
     for view in views {
-        match publish(inner, run, view, lsn).await {
+        match publish(inner, run, view, (lsn, &clocks)).await {
             Ok(rows) => run.rows_read += rows,
             Err(error) => {
                 tracing::error!(view = view.def.name, %error, "batch view not published");
@@ -227,7 +227,7 @@ async fn publish(
     inner: &Arc<Inner>,
     run: &BatchRun,
     view: &Arc<ViewEntry>,
-    lsn: Lsn,
+    (lsn, clocks): (Lsn, &Clocks),
 ) -> Result<u64> {
     let (name, version) = (view.def.stored_name(), view.def.version);
     let current = inner.batches.get(name, version);
@@ -239,9 +239,9 @@ async fn publish(
         (BatchMode::Auto, definitions::BatchMode::Incremental) => BatchMode::Incremental,
         (mode, _) => mode,
     };
-    let (base, batches, rows) = content(inner, view, current, mode, lsn).await?;
+    let (base, batches, rows) = content(inner, view, current, mode, (lsn, clocks)).await?;
     let now = inner.clock.now_us();
-    inner.batches.publish(name, version, &run.id, lsn, base, batches, now).await?;
+    inner.batches.publish(name, version, &run.id, (lsn, clocks), base, batches, now).await?;
     inner.driver.release(name, version, lsn).await?;
     Ok(rows)
 }
@@ -254,7 +254,7 @@ async fn content(
     view: &Arc<ViewEntry>,
     current: Option<Arc<Published>>,
     mode: BatchMode,
-    lsn: Lsn,
+    (lsn, clocks): (Lsn, &Clocks),
 ) -> Result<Content> {
     let compiled = &view.compiled;
     if !compiled.mergeable && (!compiled.exact || mode == BatchMode::Incremental) {
@@ -269,7 +269,7 @@ async fn content(
         .map(|s| (s.name.clone(), s.table()))
         .collect::<BTreeMap<_, _>>();
     let inputs = Inputs { lake: inner.lake.clone(), session: inner.session.clone(), tables };
-    let computed = compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), lsn).await?;
+    let computed = compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), (lsn, clocks)).await?;
     let rows = computed.rows;
     let mut batches = vec![Arc::new(computed.batch)];
     batches.retain(|b| !b.is_empty());

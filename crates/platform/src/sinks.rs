@@ -84,6 +84,11 @@ pub(crate) async fn plan(inner: &Inner, catalog: &Catalog, def: &SinkDef) -> Res
     let relations = inner.relations(catalog, &def.bound).await?;
     let query = dialect::parse_query(&def.query)?;
     let compiled = inner.planner.compile(&def.name, &[], &query, &relations).await?.emitting()?;
+    if !compiled.clocks.is_empty() {
+        let message = format!("sink {} of rows that depend on now() or on a watermark", def.name);
+        return Err(Error::new(Code::Unsupported, message)
+            .hint("write the rows without that condition, and put it where they are read"));
+    }
     let force = flag(&def.options, "force_append_only")?.unwrap_or(false);
     let append_only = appends(def)?;
     let mut key = Vec::with_capacity(def.key.len());

@@ -38,7 +38,7 @@ pub(crate) async fn verify(
         let table = inner.stream_at(&stream, snapshot.lsn).await?;
         tables.insert(stream, table);
     }
-    let plan = CompiledView::over(&entry.compiled.plan, &|stream| {
+    let plan = CompiledView::over(&entry.compiled.plan, &snapshot.clocks, &|stream| {
         tables.get(stream).cloned().ok_or_else(|| kaplan_sql::Error::Unsupported {
             construct: format!("stream {stream}"),
             hint: "it is not there".into(),

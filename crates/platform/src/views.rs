@@ -3,6 +3,7 @@
 
 use crate::platform::Inner;
 use crate::{Code, Error, Result, Session, definitions, names};
+use kaplan_batch::Published;
 use kaplan_base::Lsn;
 use kaplan_speed::Attached;
 use kaplan_speed::replay::{self, History, Progress};
@@ -80,7 +81,12 @@ impl Inner {
 
     /// The LSN of a view's batch view; ZERO without one.
     pub fn base(&self, def: &ViewDef) -> Lsn {
-        self.batches.get(def.stored_name(), def.version).map_or(Lsn::ZERO, |p| p.lsn)
+        self.published(def).map_or(Lsn::ZERO, |p| p.lsn)
+    }
+
+    /// A view's batch view.
+    fn published(&self, def: &ViewDef) -> Option<Arc<Published>> {
+        self.batches.get(def.stored_name(), def.version)
     }
 }
 
@@ -196,23 +202,26 @@ async fn replay_and_attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result
         true => Some(inner.runs.turn.read().await),
         false => None,
     };
-    let base = if entry.is_lambda() { inner.base(&entry.def) } else { Lsn::ZERO };
+    let published = entry.is_lambda().then(|| inner.published(&entry.def)).flatten();
+    let base = published.as_ref().map_or(Lsn::ZERO, |p| p.lsn);
+    let there = published.as_ref().map(|p| p.clocks.clone()).unwrap_or_default();
     let (after, cut) =
-        if entry.compiled.mergeable { (base, None) } else { (Lsn::ZERO, Some(base)) };
+        if entry.compiled.mergeable { (base, None) } else { (Lsn::ZERO, Some((base, there))) };
     entry.progress.rows.store(0, Ordering::Relaxed);
     let history = inner.history();
-    let archived = *inner.archived.borrow();
+    let archived = inner.archived_clocks.read().clone();
+    let bases = cut.is_some();
     let mut view = replay::replay(
         &history,
         &entry.compiled,
         entry.def.version,
         after,
         cut,
-        archived,
+        &archived,
         &entry.progress,
     )
     .await?;
-    if cut.is_some_and(|c| c > Lsn::ZERO) {
+    if bases && base > Lsn::ZERO {
         view.circuit.release(base)?;
     }
     attach(inner, entry, view).await
@@ -225,8 +234,8 @@ async fn attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>, view: Attached) -> R
         match inner.driver.attach(view).await {
             Ok(()) => return Ok(()),
             Err((kaplan_speed::Error::Behind { .. }, Some(behind))) => {
-                let archived = *inner.archived.borrow();
-                view = replay::resume(&inner.history(), *behind, archived, &entry.progress).await?;
+                let archived = inner.archived_clocks.read().clone();
+                view = replay::resume(&inner.history(), *behind, &archived, &entry.progress).await?;
             }
             Err((error, _)) => return Err(error.into()),
         }

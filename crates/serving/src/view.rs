@@ -17,7 +17,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPu
 use datafusion::physical_plan::ExecutionPlan;
 use kaplan_base::Lsn;
 use kaplan_batch::Published;
-use kaplan_circuit::{AggregateSpec, Batch, GroupTable, Output, Trace};
+use kaplan_circuit::{AggregateSpec, Batch, Clocks, GroupTable, Output, Trace};
 use kaplan_speed::{ViewSnapshot, ViewState};
 use kaplan_sql::{CompiledView, Core};
 use std::sync::Arc;
@@ -71,6 +71,14 @@ impl ServedView {
 
     fn compiled(&self) -> &Arc<CompiledView> {
         &self.snapshot.compiled
+    }
+
+    /// What the clocks show where the layer ends.
+    fn clocks(&self) -> &Clocks {
+        match (&self.batch, self.layer) {
+            (Some(batch), Layer::Batch) => &batch.clocks,
+            _ => &self.snapshot.clocks,
+        }
     }
 
     /// The batches that make up the layer.
@@ -208,7 +216,8 @@ impl ViewTable {
         };
         let core = relabel(&core, &schema).map_err(external)?;
         let table = MemTable::try_new(schema, vec![vec![core]])?;
-        let tail = view.tail_over(Arc::new(table)).map_err(external)?;
+        let clocks = self.view.clocks();
+        let tail = view.tail_over(Arc::new(table), clocks).map_err(external)?;
         match tail {
             Some(plan) => state.create_physical_plan(&plan).await,
             None => Err(DataFusionError::Internal("a tail that is not there".into())),

@@ -15,7 +15,9 @@ use crate::driver::Attached;
 use crate::{Error, Result};
 use futures::{StreamExt, TryStreamExt};
 use kaplan_base::Lsn;
-use kaplan_circuit::{Batch, Circuit, Trace, decode_batch, encode_batch, environment_fingerprint};
+use kaplan_circuit::{
+    Batch, Circuit, Clocks, Trace, decode_batch, encode_batch, environment_fingerprint,
+};
 use kaplan_sql::CompiledView;
 use kaplan_store::{Document, Place};
 use serde::{Deserialize, Serialize};
@@ -181,7 +183,8 @@ impl Checkpoints {
                 Ok(_) => {
                     kept.files = manifest.files;
                     let (compiled, lsn) = (Arc::clone(compiled), manifest.lsn);
-                    restored = Some(Attached { compiled, version, circuit, lsn });
+                    let clocks = Clocks::default();
+                    restored = Some(Attached { compiled, version, circuit, lsn, clocks });
                 }
                 Err(error) => {
                     tracing::warn!(view = compiled.name, %error,

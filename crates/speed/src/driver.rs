@@ -10,7 +10,7 @@ use crate::snapshot::{Snapshot, ViewSnapshot, ViewState};
 use crate::streams::{Streams, last_lsn};
 use crate::{Error, Result};
 use kaplan_base::Lsn;
-use kaplan_circuit::{Circuit, Delta, Input};
+use kaplan_circuit::{Circuit, Clocks, Delta, Input};
 use kaplan_log::{Commit, Log};
 use kaplan_sql::CompiledView;
 use parking_lot::RwLock;
@@ -36,6 +36,8 @@ pub struct Attached {
     pub circuit: Circuit,
     /// The last commit taken in.
     pub lsn: Lsn,
+    /// What the clocks show there.
+    pub clocks: Clocks,
 }
 
 /// A view that could not be attached, and why; the view is gone when the driver has stopped.
@@ -50,7 +52,8 @@ type AttachReply = Result<(), (Error, Box<Attached>)>;
 enum Command {
     Attach(Box<Attached>, oneshot::Sender<AttachReply>),
     Detach(String, oneshot::Sender<()>),
-    Cut(Vec<String>, oneshot::Sender<Lsn>),
+    Cut(Vec<String>, oneshot::Sender<(Lsn, Clocks)>),
+    Due(Clocks, oneshot::Sender<bool>),
     Release(String, u32, Lsn, oneshot::Sender<Result<()>>),
     Images(oneshot::Sender<Vec<StateImage>>),
     Stop,
@@ -63,6 +66,7 @@ struct View {
     circuit: Option<Circuit>,
     error: Option<String>,
     lsn: Lsn,
+    clocks: Clocks,
     snapshot: Arc<ViewSnapshot>,
 }
 
@@ -80,11 +84,11 @@ impl Driver {
     pub fn start(
         log: Arc<dyn Log>,
         streams: Streams,
-        after: Lsn,
+        (after, clocks): (Lsn, Clocks),
         on_step: OnStep,
     ) -> Result<(Driver, JoinHandle<()>)> {
         let (commands, receiver) = channel();
-        let first = Snapshot { lsn: after, ..Snapshot::default() };
+        let first = Snapshot { lsn: after, clocks: clocks.clone(), ..Snapshot::default() };
         let snapshot = Arc::new(RwLock::new(Arc::new(first)));
         let (sender, visible) = watch::channel(after);
         let worker = Worker {
@@ -93,7 +97,7 @@ impl Driver {
             receiver,
             views: BTreeMap::new(),
             position: after,
-            time_us: 0,
+            clocks,
             snapshot: Arc::clone(&snapshot),
             visible: sender,
             on_step,
@@ -126,9 +130,15 @@ impl Driver {
         self.ask(|reply| Command::Detach(name.into(), reply)).await
     }
 
-    /// Cuts these views at one commit, which the answer names: the last that they have taken in.
-    pub async fn cut(&self, views: Vec<String>) -> Result<Lsn> {
+    /// Cuts these views at one commit, which the answer names: the last that they have taken in,
+    /// with what the clocks show there.
+    pub async fn cut(&self, views: Vec<String>) -> Result<(Lsn, Clocks)> {
         self.ask(|reply| Command::Cut(views, reply)).await
+    }
+
+    /// Whether a view would change at this time without any change of a stream.
+    pub async fn due(&self, clocks: Clocks) -> Result<bool> {
+        self.ask(|reply| Command::Due(clocks, reply)).await
     }
 
     /// Lets go of what a view holds up to a cut, once the batch view covers it.
@@ -166,7 +176,7 @@ struct Worker {
     receiver: Receiver<Command>,
     views: BTreeMap<String, View>,
     position: Lsn,
-    time_us: i64,
+    clocks: Clocks,
     snapshot: Arc<RwLock<Arc<Snapshot>>>,
     visible: watch::Sender<Lsn>,
     on_step: OnStep,
@@ -196,11 +206,11 @@ impl Worker {
         let commits = self.log.read(self.position, MAX_STEP_BYTES)?;
         let deltas = self.streams.decode(&commits)?;
         let lsn = last_lsn(&commits, self.position);
+        self.streams.tick(&mut self.clocks, &commits);
         for (name, view) in &mut self.views {
-            view.step(name, &deltas, lsn);
+            view.step(name, &deltas, lsn, &self.clocks);
         }
         self.position = lsn;
-        self.time_us = commits.last().map_or(self.time_us, |c| c.time_us);
         self.publish();
         (self.on_step)(&commits);
         Ok(())
@@ -209,7 +219,7 @@ impl Worker {
     fn publish(&self) {
         let views = self.views.iter().map(|(n, v)| (n.clone(), Arc::clone(&v.snapshot))).collect();
         *self.snapshot.write() =
-            Arc::new(Snapshot { lsn: self.position, time_us: self.time_us, views });
+            Arc::new(Snapshot { lsn: self.position, clocks: self.clocks.clone(), views });
         self.visible.send_replace(self.position);
     }
 
@@ -233,7 +243,11 @@ impl Worker {
                     }
                 }
                 self.publish();
-                let _ = reply.send(self.position);
+                let _ = reply.send((self.position, self.clocks.clone()));
+            }
+            Command::Due(clocks, reply) => {
+                let due = self.views.values().any(|view| view.is_due(&clocks));
+                let _ = reply.send(due);
             }
             Command::Release(name, version, through, reply) => {
                 let _ = reply.send(self.release(&name, version, through));
@@ -268,11 +282,20 @@ impl Worker {
                 return self.attach(view);
             }
         }
-        let Attached { compiled, version, circuit, lsn } = *view;
-        let snapshot = Arc::new(snapshot_of(&compiled, version, &circuit, lsn, lsn));
+        let Attached { compiled, version, mut circuit, lsn, .. } = *view;
+        // A checkpoint may be of this very commit: the clocks are those of the others.
+        if !compiled.clocks.is_empty()
+            && let Err(error) = step(&mut circuit, &compiled, &BTreeMap::new(), &self.clocks)
+        {
+            let clocks = self.clocks.clone();
+            return Err((error, Box::new(Attached { compiled, version, circuit, lsn, clocks })));
+        }
+        let snapshot = snapshot_of(&compiled, version, &circuit, (lsn, &self.clocks));
+        let snapshot = Arc::new(snapshot);
         let name = compiled.name.clone();
         let circuit = Some(circuit);
-        let view = View { compiled, version, circuit, error: None, lsn, snapshot };
+        let clocks = snapshot.clocks.clone();
+        let view = View { compiled, version, circuit, error: None, lsn, clocks, snapshot };
         self.views.insert(name, view);
         self.publish();
         Ok(())
@@ -303,10 +326,17 @@ impl Worker {
 
 impl View {
     /// Takes the changes in; a failure stops this view only.
-    fn step(&mut self, name: &str, deltas: &BTreeMap<String, Vec<Delta>>, lsn: Lsn) {
+    fn step(
+        &mut self,
+        name: &str,
+        deltas: &BTreeMap<String, Vec<Delta>>,
+        lsn: Lsn,
+        clocks: &Clocks,
+    ) {
         let Some(circuit) = &mut self.circuit else { return };
-        let touched = self.compiled.sources.iter().any(|s| deltas.contains_key(&s.stream));
-        if touched && let Err(error) = step(circuit, &self.compiled, deltas) {
+        let touched = !self.compiled.clocks.is_empty()
+            || self.compiled.sources.iter().any(|s| deltas.contains_key(&s.stream));
+        if touched && let Err(error) = step(circuit, &self.compiled, deltas, clocks) {
             tracing::error!(view = name, %error, lsn = lsn.0, "a view stopped");
             self.error = Some(error.to_string());
             self.circuit = None;
@@ -314,7 +344,22 @@ impl View {
             return;
         }
         self.lsn = lsn;
+        if touched {
+            self.clocks = self.compiled.shown(clocks);
+        }
         self.refresh(touched);
+    }
+
+    /// Whether it would change at this time without any change of a stream.
+    fn is_due(&self, clocks: &Clocks) -> bool {
+        let Some(circuit) = self.circuit.as_ref().filter(|_| !self.compiled.clocks.is_empty())
+        else {
+            return false;
+        };
+        let read = self.compiled.tail_clocks.iter();
+        read.into_iter().any(|clock| clocks.get(clock) > self.clocks.get(clock))
+            // An error is the step's to report.
+            || circuit.due(clocks).unwrap_or(true)
     }
 
     /// A new snapshot; unchanged content keeps the rows that readers have merged already.
@@ -334,6 +379,7 @@ impl View {
             state,
             lsn: self.lsn,
             changed: if changed { self.lsn } else { old.changed },
+            clocks: self.clocks.clone(),
             content,
             size,
             merged: parking_lot::Mutex::new(merged),
@@ -345,15 +391,15 @@ fn snapshot_of(
     compiled: &Arc<CompiledView>,
     version: u32,
     circuit: &Circuit,
-    lsn: Lsn,
-    changed: Lsn,
+    (lsn, clocks): (Lsn, &Clocks),
 ) -> ViewSnapshot {
     ViewSnapshot {
         compiled: Arc::clone(compiled),
         version,
         state: ViewState::Running,
         lsn,
-        changed,
+        changed: lsn,
+        clocks: compiled.shown(clocks),
         content: circuit.snapshot(),
         size: circuit.size(),
         merged: parking_lot::Mutex::new(None),
@@ -365,6 +411,7 @@ pub(crate) fn step(
     circuit: &mut Circuit,
     compiled: &CompiledView,
     deltas: &BTreeMap<String, Vec<Delta>>,
+    clocks: &Clocks,
 ) -> Result<()> {
     let mut input: Vec<Vec<Delta>> = Vec::with_capacity(compiled.sources.len());
     for source in &compiled.sources {
@@ -375,7 +422,7 @@ pub(crate) fn step(
         }
         input.push(columns);
     }
-    circuit.step(&Input { deltas: &input })?;
+    circuit.step(&Input { deltas: &input, clocks })?;
     Ok(())
 }
 
@@ -389,7 +436,8 @@ pub(crate) fn catch_up(
     let mut commits = log.read(view.lsn, MAX_STEP_BYTES)?;
     commits.retain(|c| c.lsn <= to);
     let deltas = streams.decode(&commits)?;
-    step(&mut view.circuit, &view.compiled, &deltas)?;
+    streams.tick(&mut view.clocks, &commits);
+    step(&mut view.circuit, &view.compiled, &deltas, &view.clocks)?;
     view.lsn = last_lsn(&commits, view.lsn);
     Ok(())
 }

@@ -11,7 +11,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::prelude::{Expr, col, lit};
 use futures::StreamExt;
 use kaplan_base::Lsn;
-use kaplan_circuit::{Circuit, Delta, Input};
+use kaplan_circuit::{Clocks, Delta, Input};
 use kaplan_lake::Lake;
 use kaplan_log::Log;
 use kaplan_sql::{CompiledView, SourceInfo};
@@ -43,25 +43,29 @@ pub struct Progress {
 
 /// Feeds a new circuit with everything after `after` and up to the log's head of this moment,
 /// reading up to `archived` from the lake. Where `cut` lies in between, the circuit is cut there.
+/// Positions come with what the clocks show at them.
 pub async fn replay(
     history: &History,
     compiled: &Arc<CompiledView>,
     version: u32,
     after: Lsn,
-    cut: Option<Lsn>,
-    archived: Lsn,
+    cut: Option<(Lsn, Clocks)>,
+    archived: &(Lsn, Clocks),
     progress: &Progress,
 ) -> Result<Attached> {
     let circuit = compiled.circuit(after)?;
-    let mut view = Attached { compiled: Arc::clone(compiled), version, circuit, lsn: after };
+    let clocks = Clocks::default();
+    let compiled = Arc::clone(compiled);
+    let mut view = Attached { compiled, version, circuit, lsn: after, clocks };
     // Global aggregates have a row before any event.
-    let empty: Vec<Vec<Delta>> = vec![Vec::new(); compiled.sources.len()];
-    view.circuit.step(&Input { deltas: &empty })?;
-    let cut = cut.filter(|c| *c > after);
+    let empty: Vec<Vec<Delta>> = vec![Vec::new(); view.compiled.sources.len()];
+    view.circuit.step(&Input { deltas: &empty, clocks: &view.clocks })?;
+    let cut = cut.filter(|(lsn, _)| *lsn > after);
     if let Some(cut) = cut {
-        view = from_lake(history, view, cut.min(archived), progress).await?;
-        view = from_log(history, view, cut).await?;
-        view.circuit.cut(cut);
+        let there = if cut.0 <= archived.0 { &cut } else { archived };
+        view = from_lake(history, view, there, progress).await?;
+        view = from_log(history, view, cut.0).await?;
+        view.circuit.cut(cut.0);
     }
     view = from_lake(history, view, archived, progress).await?;
     let head = history.log.head();
@@ -72,7 +76,7 @@ pub async fn replay(
 pub async fn resume(
     history: &History,
     view: Attached,
-    archived: Lsn,
+    archived: &(Lsn, Clocks),
     progress: &Progress,
 ) -> Result<Attached> {
     let view = from_lake(history, view, archived, progress).await?;
@@ -81,6 +85,7 @@ pub async fn resume(
 }
 
 /// Brings a circuit to exactly this commit, from the log as far as it is there, else from the lake.
+/// The circuit must look at no clock.
 pub async fn reach(
     history: &History,
     mut view: Attached,
@@ -94,7 +99,8 @@ pub async fn reach(
             return Ok(view);
         }
         // The log begins later: what it lacks is in the lake.
-        view = from_lake(history, view, to.min(archived()), &progress).await?;
+        let there = (to.min(archived()), Clocks::default());
+        view = from_lake(history, view, &there, &progress).await?;
     }
 }
 
@@ -102,12 +108,14 @@ pub async fn reach(
 async fn from_lake(
     history: &History,
     mut view: Attached,
-    to: Lsn,
+    (to, clocks): &(Lsn, Clocks),
     progress: &Progress,
 ) -> Result<Attached> {
+    let to = *to;
     if to <= view.lsn {
         return Ok(view);
     }
+    view.clocks = clocks.clone();
     let compiled = Arc::clone(&view.compiled);
     for (index, source) in compiled.sources.iter().enumerate() {
         let Some(info) = history.streams.named(&source.stream) else { continue };
@@ -128,11 +136,15 @@ async fn from_lake(
                 Delta::from_weighted_batch(&batch)?
             });
             if count >= STEP_ROWS {
-                view.circuit = feed(view.circuit, &compiled, index, &mut pending).await?;
+                view = feed(view, index, &mut pending).await?;
                 count = 0;
             }
         }
-        view.circuit = feed(view.circuit, &compiled, index, &mut pending).await?;
+        view = feed(view, index, &mut pending).await?;
+    }
+    if !compiled.clocks.is_empty() {
+        let deltas: Vec<Vec<Delta>> = vec![Vec::new(); compiled.sources.len()];
+        view = step(view, deltas).await?;
     }
     view.lsn = to;
     Ok(view)
@@ -153,20 +165,19 @@ fn columns_of(source: &SourceInfo, append_only: bool) -> Vec<Expr> {
 }
 
 /// One step with rows of one source, off the async threads.
-async fn feed(
-    mut circuit: Circuit,
-    compiled: &Arc<CompiledView>,
-    index: usize,
-    pending: &mut Vec<Delta>,
-) -> Result<Circuit> {
+async fn feed(view: Attached, index: usize, pending: &mut Vec<Delta>) -> Result<Attached> {
     if pending.is_empty() {
-        return Ok(circuit);
+        return Ok(view);
     }
-    let mut deltas: Vec<Vec<Delta>> = vec![Vec::new(); compiled.sources.len()];
+    let mut deltas: Vec<Vec<Delta>> = vec![Vec::new(); view.compiled.sources.len()];
     deltas[index] = std::mem::take(pending);
+    step(view, deltas).await
+}
+
+async fn step(mut view: Attached, deltas: Vec<Vec<Delta>>) -> Result<Attached> {
     tokio::task::spawn_blocking(move || {
-        circuit.step(&Input { deltas: &deltas })?;
-        Ok(circuit)
+        view.circuit.step(&Input { deltas: &deltas, clocks: &view.clocks })?;
+        Ok(view)
     })
     .await
     .map_err(|_| Error::Stopped)?

@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use kaplan_base::Lsn;
-use kaplan_circuit::OutputSnapshot;
+use kaplan_circuit::{Clocks, OutputSnapshot};
 use kaplan_sql::CompiledView;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub struct ViewSnapshot {
     pub lsn: Lsn,
     /// The last commit that changed it.
     pub changed: Lsn,
+    /// What the clocks that it looks at show there.
+    pub clocks: Clocks,
     /// The content.
     pub content: OutputSnapshot,
     /// Rows and bytes of all state.
@@ -44,8 +46,8 @@ pub struct ViewSnapshot {
 pub struct Snapshot {
     /// The last commit taken in.
     pub lsn: Lsn,
-    /// Its time, microseconds since the Unix epoch.
-    pub time_us: i64,
+    /// What the clocks show there.
+    pub clocks: Clocks,
     /// The views by name.
     pub views: BTreeMap<String, Arc<ViewSnapshot>>,
 }

@@ -3,7 +3,7 @@
 
 use arrow::datatypes::SchemaRef;
 use kaplan_base::{Lsn, StreamId};
-use kaplan_circuit::{Delta, decode_delta};
+use kaplan_circuit::{Clocks, Delta, NOW, decode_delta};
 use kaplan_lake::TableSpec;
 use kaplan_log::Commit;
 use parking_lot::RwLock;
@@ -71,6 +71,30 @@ impl Streams {
     #[must_use]
     pub fn all(&self) -> Vec<StreamInfo> {
         self.0.read().values().filter(|s| !s.dropped).cloned().collect()
+    }
+
+    /// Sets the clocks to what they show after these commits.
+    pub fn tick(&self, clocks: &mut Clocks, commits: &[Commit]) {
+        let mut marks: BTreeMap<StreamId, i64> = BTreeMap::new();
+        for commit in commits {
+            clocks.advance(NOW, commit.time_us);
+            for write in &commit.writes {
+                if let Some(us) = write.watermark_us {
+                    marks.insert(write.stream, us);
+                }
+            }
+        }
+        self.mark(clocks, &marks);
+    }
+
+    /// Sets the clocks of streams to these watermarks.
+    pub fn mark(&self, clocks: &mut Clocks, watermarks: &BTreeMap<StreamId, i64>) {
+        let streams = self.0.read();
+        for (id, us) in watermarks {
+            if let Some(info) = streams.get(id).filter(|s| !s.dropped) {
+                clocks.advance(&Clocks::watermark(&info.name), *us);
+            }
+        }
     }
 
     /// The rows of a group of commits, by stream name. A stream that is not known at all is an

@@ -8,7 +8,7 @@
 
 use crate::lower::{self, Lowering};
 use crate::planner::{StreamTable, marked_schema, output_schema};
-use crate::rewrite;
+use crate::{clock, rewrite};
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
@@ -17,7 +17,7 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use kaplan_base::Lsn;
-use kaplan_circuit::{AggregateSpec, Circuit, Input, Root};
+use kaplan_circuit::{AggregateSpec, Circuit, Clocks, Input, Root};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -76,6 +76,10 @@ pub struct CompiledView {
     pub exact: bool,
     /// Whether the core's rows are only ever added to.
     pub insert_only: bool,
+    /// The clocks that the view looks at: with them it changes although its streams do not.
+    pub clocks: BTreeSet<String>,
+    /// Those among them that its tail looks at when it is read.
+    pub tail_clocks: BTreeSet<String>,
 }
 
 impl CompiledView {
@@ -101,6 +105,8 @@ impl CompiledView {
         let mergeable = lowering.insert_only() && !lowering.stateful_below();
         Ok(Self {
             name: name.into(),
+            clocks: clock::clocks_of(&plan)?,
+            tail_clocks: tail.as_ref().map(clock::clocks_of).transpose()?.unwrap_or_default(),
             schema: marked_schema(&optimized),
             exact: is_exact(&core_plan)?,
             insert_only: lowering.insert_only(),
@@ -134,8 +140,21 @@ impl CompiledView {
             Core::Rows(plan) => Root::Rows(lower::operator(plan, &mut sources)?),
         };
         let mut circuit = Circuit::new(root, after);
-        circuit.step(&Input { deltas: &vec![Vec::new(); sources.len()] })?;
+        let deltas = vec![Vec::new(); sources.len()];
+        circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() })?;
         Ok(circuit)
+    }
+
+    /// What the clocks that the view looks at show.
+    #[must_use]
+    pub fn shown(&self, clocks: &Clocks) -> Clocks {
+        let mut shown = Clocks::default();
+        for clock in &self.clocks {
+            if let Some(us) = clocks.get(clock) {
+                shown.advance(clock, us);
+            }
+        }
+        shown
     }
 
     /// The names of the streams that the view reads.
@@ -144,13 +163,14 @@ impl CompiledView {
         self.sources.iter().map(|s| s.stream.clone()).collect()
     }
 
-    /// A plan with the tables that hold its streams' rows.
+    /// A plan with the tables that hold its streams' rows, at what the clocks show.
     pub fn over(
         plan: &LogicalPlan,
+        clocks: &Clocks,
         table: &dyn Fn(&str) -> Result<Arc<dyn TableProvider>>,
     ) -> Result<LogicalPlan> {
         let mut failure = None;
-        let plan = plan.clone().transform_up_with_subqueries(|node| {
+        let plan = clock::at(plan, clocks)?.transform_up_with_subqueries(|node| {
             let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
             let provider = source_as_provider(&scan.source)?;
             let Some(stream) = provider.as_ref().downcast_ref::<StreamTable>() else {
@@ -168,10 +188,14 @@ impl CompiledView {
         }
     }
 
-    /// The tail over a table that holds the merged core.
-    pub fn tail_over(&self, core: Arc<dyn TableProvider>) -> Result<Option<LogicalPlan>> {
+    /// The tail over a table that holds the merged core, at what the clocks show.
+    pub fn tail_over(
+        &self,
+        core: Arc<dyn TableProvider>,
+        clocks: &Clocks,
+    ) -> Result<Option<LogicalPlan>> {
         let Some(tail) = &self.tail else { return Ok(None) };
-        let plan = tail.clone().transform_up(|node| {
+        let plan = clock::at(tail, clocks)?.transform_up(|node| {
             let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
             scan.source = provider_as_source(Arc::clone(&core));
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
@@ -291,7 +315,12 @@ pub(crate) fn stand_in(
 /// The plan with one of its nodes replaced by a scan of [`CORE_TABLE`] that has the same columns.
 fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
     let replacement = stand_in(node, CORE_TABLE, &|schema| {
-        Ok(Arc::new(StreamTable { name: CORE_TABLE.into(), schema, append_only: false }))
+        Ok(Arc::new(StreamTable {
+            name: CORE_TABLE.into(),
+            schema,
+            append_only: false,
+            watermark: false,
+        }))
     })?;
     put_in_place(plan, node, &replacement)
 }

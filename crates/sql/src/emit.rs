@@ -7,6 +7,7 @@ use crate::lower;
 use crate::planner::{marked_schema, optimize, output_schema};
 use crate::{Error, Result};
 use datafusion::logical_expr::LogicalPlan;
+use std::collections::BTreeSet;
 
 impl CompiledView {
     /// The same view with its rows as the core, whatever stands at its top.
@@ -34,6 +35,8 @@ impl CompiledView {
             mergeable: false,
             exact: self.exact,
             insert_only: node.insert_only(),
+            clocks: self.clocks.clone(),
+            tail_clocks: BTreeSet::new(),
         })
     }
 }

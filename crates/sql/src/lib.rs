@@ -5,6 +5,7 @@
 
 mod careful;
 pub mod catalog;
+pub mod clock;
 pub mod compile;
 mod connectors;
 pub mod dialect;

@@ -3,7 +3,7 @@
 
 use crate::compile::SourceInfo;
 use crate::planner::StreamTable;
-use crate::{Error, Result, grouping_sets, recompute, ties};
+use crate::{Error, Result, clock, grouping_sets, recompute, ties};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -164,8 +164,17 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
             Ok(Box::new(Project { input, expressions, schema }))
         }
         LogicalPlan::Filter(filter) => {
-            let predicate = expression(&filter.predicate, filter.input.schema())?;
-            Ok(Box::new(Filter { input: operator(&filter.input, sources)?, predicate }))
+            let schema = filter.input.schema();
+            let mut node = operator(&filter.input, sources)?;
+            let (plain, timed) = clock::split(&filter.predicate);
+            if let Some(plain) = plain {
+                let predicate = expression(&plain, schema)?;
+                node = Box::new(Filter { input: node, predicate });
+            }
+            for comparison in timed {
+                node = clock::filter(node, &comparison, schema)?;
+            }
+            Ok(node)
         }
         LogicalPlan::Union(union) => {
             let inputs =
@@ -440,6 +449,12 @@ pub(crate) fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn Ph
         return Err(Error::unsupported(
             "a subquery in an expression (IN, EXISTS or a scalar subquery)",
             "write it as a join",
+        ));
+    }
+    if !clock::clocks_in(expr).is_empty() {
+        return Err(Error::unsupported(
+            format!("now() in {expr}"),
+            "compare a time of the row with it in WHERE: at > now() - INTERVAL '1 hour'",
         ));
     }
     let context = PhysicalPlanningContext::default();

@@ -5,6 +5,7 @@
 
 use crate::careful::{self, CarefulPushDown};
 use crate::catalog::FunctionDef;
+use crate::clock;
 use crate::compile::CompiledView;
 use crate::dialect::{self, Functions};
 use crate::{Error, Result};
@@ -61,6 +62,8 @@ pub enum Relation {
         schema: SchemaRef,
         /// Whether rows are only added.
         append_only: bool,
+        /// Whether it has a watermark.
+        watermark: bool,
     },
     /// A view, by its plan down to streams.
     View {
@@ -81,6 +84,8 @@ pub struct StreamTable {
     pub schema: SchemaRef,
     /// Whether rows are only added.
     pub append_only: bool,
+    /// Whether it has a watermark.
+    pub watermark: bool,
 }
 
 #[async_trait]
@@ -209,6 +214,12 @@ impl Planner {
     /// spelled out.
     pub async fn plan(&self, state: &SessionState, query: &Query) -> Result<LogicalPlan> {
         let mut query = query.clone();
+        if dialect::emits_on_close(&mut query) {
+            return Err(Error::unsupported(
+                "EMIT ON WINDOW CLOSE outside of a view",
+                "write CREATE MATERIALIZED VIEW .. AS SELECT .. EMIT ON WINDOW CLOSE",
+            ));
+        }
         let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner).clone();
         dialect::inline(&mut query, &functions)?;
         dialect::rewrite(&mut query)?;
@@ -248,8 +259,13 @@ impl Planner {
         relations: &[Relation],
     ) -> Result<CompiledView> {
         let state = self.session(relations.iter().map(table_of).collect())?;
-        refused::in_views(query)?;
-        let plan = self.plan(&state, query).await?;
+        let mut query = query.clone();
+        let on_close = dialect::emits_on_close(&mut query);
+        refused::in_views(&query)?;
+        let mut plan = self.plan(&state, &query).await?;
+        if on_close {
+            plan = clock::on_window_close(plan)?;
+        }
         let plan = rename(plan, columns)?;
         let plan = rewrite::stable_form(plan, &state)?;
         let optimized = optimize(plan.clone())?;
@@ -261,11 +277,12 @@ impl Planner {
 #[must_use]
 pub fn table_of(relation: &Relation) -> (Option<String>, String, Arc<dyn TableProvider>) {
     let (name, table): (_, Arc<dyn TableProvider>) = match relation {
-        Relation::Stream { name, schema, append_only } => {
+        Relation::Stream { name, schema, append_only, watermark } => {
             let table = StreamTable {
                 name: name.clone(),
                 schema: SchemaRef::clone(schema),
                 append_only: *append_only,
+                watermark: *watermark,
             };
             (name, Arc::new(table))
         }
@@ -398,7 +415,12 @@ mod tests {
             Field::new("a", arrow::datatypes::DataType::Int64, true),
             Field::new("b", arrow::datatypes::DataType::Int64, true),
         ]));
-        let stream = Relation::Stream { name: "s".into(), schema, append_only: true };
+        let stream = Relation::Stream {
+            name: "s".into(),
+            schema,
+            append_only: true,
+            watermark: false,
+        };
         let query = dialect::parse_query(sql).unwrap();
         Planner::new().compile("v", &[], &query, &[stream]).await.unwrap()
     }

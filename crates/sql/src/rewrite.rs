@@ -8,7 +8,7 @@
 //! - floats have one form where they are keys of groups or counted as distinct, and one order under `min` and `max`.
 
 use crate::extremes::extreme;
-use crate::ties;
+use crate::{clock, ties};
 use crate::tries::{try_cast, try_function, try_operator};
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// Analyzes the plan (names, types) and brings it to the stable form.
 pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     // Twice: analyzing brings in casts of its own, where dates meet timestamps.
-    let mut analyzed = plan;
+    let mut analyzed = clock::with_clock(plan)?;
     for _ in 0..2 {
         analyzed = analyzed.transform_up_with_subqueries(microseconds)?.data;
         analyzed =
@@ -244,7 +244,7 @@ fn total_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionE
 }
 
 /// The rewritten expression under the name that its column had; what stands above uses that name.
-fn named_before(rewritten: Transformed<Expr>, name: String) -> Transformed<Expr> {
+pub(crate) fn named_before(rewritten: Transformed<Expr>, name: String) -> Transformed<Expr> {
     let keeps = !rewritten.transformed || rewritten.data.schema_name().to_string() == name;
     if keeps { rewritten } else { rewritten.update_data(|e| e.alias(name)) }
 }

@@ -36,7 +36,7 @@ fn rows() -> RecordBatch {
 
 async fn compile(sql: &str) -> crate::Result<CompiledView> {
     let schema = rows().schema();
-    let stream = Relation::Stream { name: "s".into(), schema, append_only: true };
+    let stream = Relation::Stream { name: "s".into(), schema, append_only: true, watermark: false };
     let query = dialect::parse_query(sql)?;
     Planner::new().compile("v", &[], &query, &[stream]).await
 }
@@ -70,7 +70,7 @@ fn circuit(view: &CompiledView) -> Vec<String> {
     let mut circuit = view.circuit(Lsn(0)).unwrap();
     let of = |columns: &[usize]| vec![Delta::insert(rows().project(columns).unwrap())];
     let deltas: Vec<_> = view.sources.iter().map(|s| of(&s.columns)).collect();
-    circuit.step(&Input { deltas: &deltas }).unwrap();
+    circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() }).unwrap();
     let snapshot = circuit.snapshot();
     let rows = snapshot.output.read(&snapshot.batches_after(Lsn(0)), "v").unwrap();
     let schema: SchemaRef = SchemaRef::clone(&view.core_schema);

@@ -52,6 +52,14 @@ pub(crate) fn try_operator(expr: BinaryExpr) -> Expr {
     call(What::Operator(expr.op), vec![*expr.left, *expr.right])
 }
 
+/// The operator of [`try_operator`].
+pub(crate) fn operator_of(function: &ScalarUDF) -> Option<Operator> {
+    match function.inner().downcast_ref::<TryExpression>()?.what {
+        What::Operator(op) => Some(op),
+        What::Cast(_) => None,
+    }
+}
+
 /// A cast that gives NULL where it fails. `TRY_CAST` does not where dates and times are out of
 /// the calendar's range.
 pub(crate) fn try_cast(expr: Expr, to: DataType) -> Expr {

@@ -5,7 +5,7 @@
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use kaplan_base::Lsn;
 use kaplan_batch::{Error, Published, Store};
-use kaplan_circuit::{Batch, Delta, Keyer};
+use kaplan_circuit::{Clocks, Batch, Delta, Keyer};
 use kaplan_store::Place;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn publish(
     base: Option<u64>,
     values: &[i64],
 ) -> Result<Arc<Published>, Error> {
-    store.publish("v", 1, "run", Lsn(lsn), base.map(Lsn), batch(values), 7).await
+    store.publish("v", 1, "run", (Lsn(lsn), &Clocks::default()), base.map(Lsn), batch(values), 7).await
 }
 
 fn files(root: &Path) -> Vec<PathBuf> {

@@ -20,6 +20,8 @@ pub struct WriteRequest {
     /// refused with [`Code::Conflict`], so that no two readers of one split count its rows twice;
     /// and there is a commit even when nothing changes, since it holds the position.
     pub after: Option<u64>,
+    /// A commit without rows, which only tells the time and the watermarks.
+    pub tick: bool,
 }
 
 /// Rows for one stream.

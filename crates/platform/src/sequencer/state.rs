@@ -19,6 +19,7 @@ use kaplan_base::{Lsn, StreamId};
 use kaplan_circuit::{Delta, decode_delta, encode_delta};
 use kaplan_log::{Commit, Write};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// What a frame may add to a commit's payloads: a fixed part with the producer, and one a write.
 const FRAME_BYTES: usize = 4_096;
@@ -224,11 +225,30 @@ impl State {
                 return Ok(self.repeat(&request, lsn));
             }
         }
+        if request.tick {
+            return self.tick();
+        }
         let mut draft = Draft::default();
         for write in &request.writes {
             self.stage(write, &mut draft)?;
         }
         self.finish(draft, request.producer, request.after.is_some())
+    }
+
+    /// A commit without rows, stamped with the watermarks as they are.
+    fn tick(&mut self) -> Result<Decision> {
+        let mut writes = Vec::new();
+        for (id, stream) in &self.streams {
+            let Some(watermark_us) = stream.counters.watermark_us else { continue };
+            let none = RecordBatch::new_empty(Arc::clone(&stream.definition.schema));
+            let payload = encode_delta(&Delta::insert(none)).map_err(internal)?.into();
+            let watermark_us = Some(watermark_us);
+            writes.push(Write { stream: *id, rows: 0, watermark_us, payload });
+        }
+        self.head = self.head.next();
+        let (lsn, time_us) = (self.head, self.time_us);
+        let commit = Commit { lsn, time_us, producer: None, writes };
+        Ok(Decision { commit: Some(commit), ack: Ack { lsn, ..Ack::default() } })
     }
 
     /// A retry of a write that was committed before.

@@ -8,6 +8,7 @@ use super::{Planned, net, plan};
 use crate::platform::Inner;
 use crate::sources::{Backoff, Running, State, until};
 use crate::{Code, Error, Result};
+use kaplan_circuit::Clocks;
 use kaplan_base::Lsn;
 use kaplan_connect::connectors;
 use kaplan_speed::Attached;
@@ -75,7 +76,8 @@ async fn attached(
 ) -> Result<Attached> {
     let compiled = Arc::clone(&planned.compiled);
     let circuit = compiled.circuit(Lsn::ZERO)?;
-    let view = Attached { compiled, version: 0, circuit, lsn: Lsn::ZERO };
+    let clocks = Clocks::default();
+    let view = Attached { compiled, version: 0, circuit, lsn: Lsn::ZERO, clocks };
     let archived = || *inner.archived.borrow();
     let mut view = replay::reach(history, view, at, &archived).await?;
     view.circuit.cut(at);

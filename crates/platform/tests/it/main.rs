@@ -6,6 +6,7 @@
 mod archive;
 mod broker;
 mod changes;
+mod clocks;
 mod definitions;
 mod files;
 mod functions;

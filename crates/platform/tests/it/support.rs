@@ -1,7 +1,7 @@
 //! A platform in a temporary directory, and short ways to ask it.
 
 use arrow::util::pretty::pretty_format_batches;
-use kaplan_base::SystemClock;
+use kaplan_base::{Clock, SystemClock};
 use kaplan_platform::{Error, Outcome, Platform, RowSet, Session, Settings};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,13 +21,18 @@ impl Running {
     }
 
     pub async fn open(dir: &Path) -> Running {
+        Running::at(dir, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock of the test's own.
+    pub async fn at(dir: &Path, clock: Arc<dyn Clock>) -> Running {
         let settings = Settings {
             data_dir: dir.to_path_buf(),
             archive_interval_ms: 50,
             checkpoint_interval_ms: 100,
             ..Settings::default()
         };
-        let platform = Platform::open(settings, Arc::new(SystemClock)).await.expect("open");
+        let platform = Platform::open(settings, clock).await.expect("open");
         Running { platform, session: Session::default() }
     }
 

@@ -56,13 +56,22 @@ pub(super) fn refuse_in_select(select: &Select) -> Result<()> {
     Err(Error::unsupported(format!("{what} is not supported")).hint("leave it out"))
 }
 
+/// Whether a query ends with `EMIT ON WINDOW CLOSE`. It rides in the tree's SETTINGS, a clause that
+/// PostgreSQL does not have.
+pub(super) fn is_emit(query: &Query) -> bool {
+    matches!(query.settings.as_deref(), Some([one]) if one.key.value == EMIT)
+}
+
+/// The key of that setting.
+pub(super) const EMIT: &str = "emit on window close";
+
 /// Refuses clauses around a query that would be ignored.
 pub(super) fn refuse_in_query(query: &Query) -> Result<()> {
     let (what, hint) = if !query.locks.is_empty() {
         ("FOR UPDATE and FOR SHARE", "leave it out: every statement is its own commit")
     } else if query.for_clause.is_some() {
         ("FOR XML, JSON or BROWSE", "leave it out")
-    } else if query.settings.is_some() {
+    } else if query.settings.is_some() && !is_emit(query) {
         ("SETTINGS", "leave it out")
     } else if query.format_clause.is_some() {
         ("FORMAT", "leave it out")

@@ -101,6 +101,15 @@ pub fn parse_expr(text: &str) -> Result<Expr> {
     if cursor.at_eof() { Ok(expr) } else { Err(cursor.expected("the end of the expression")) }
 }
 
+/// Whether the query ends with `EMIT ON WINDOW CLOSE`, which is taken off.
+pub fn emits_on_close(query: &mut Query) -> bool {
+    let emits = ignored::is_emit(query);
+    if emits {
+        query.settings = None;
+    }
+    emits
+}
+
 /// Whether a generated column is the time at which its row came in: `AS proctime()`.
 #[must_use]
 pub fn is_proctime(text: &str) -> bool {

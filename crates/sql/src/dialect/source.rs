@@ -20,6 +20,9 @@ pub const MAX_SET_OPERATIONS: usize = 200;
 const MAX_CALL_COST: u64 = 1 << 21;
 const FREE_CALLS: u32 = 4;
 
+/// Stands for EMIT, which would be read as the alias of what stands before it.
+pub(super) const EMIT_TOKEN: Token = Token::Backslash;
+
 /// The dialect that the tokens and expressions follow.
 pub(super) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
@@ -42,7 +45,7 @@ impl<'a> Source<'a> {
             Error::new(Kind::Syntax, e.message).at(e.location.line, e.location.column)
         })?;
         check_shape(&tokens)?;
-        let tokens = with_keys_as_arguments(without_flink_wrappers(tokens));
+        let tokens = with_emit_apart(with_keys_as_arguments(without_flink_wrappers(tokens)));
         let tokens = with_symmetric_bounds(tokens);
         let (spans, end) = byte_spans(text, &tokens);
         Ok((Source { text, spans, end }, tokens))
@@ -278,6 +281,19 @@ fn with_keys_as_arguments(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> 
     }
     for at in dropped.into_iter().rev() {
         tokens.remove(at);
+    }
+    tokens
+}
+
+/// Puts [`EMIT_TOKEN`] in the place of the first word of `EMIT ON WINDOW CLOSE`.
+fn with_emit_apart(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let words: Vec<usize> =
+        (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
+    for four in words.windows(4) {
+        let is = |n: usize, word: &str| is_word(&tokens[four[n]].token, word);
+        if is(0, "EMIT") && is(1, "ON") && is(2, "WINDOW") && is(3, "CLOSE") {
+            tokens[four[0]].token = EMIT_TOKEN;
+        }
     }
     tokens
 }

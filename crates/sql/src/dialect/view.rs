@@ -9,9 +9,10 @@ use super::statement::{
     Alter, AlterAction, AlterView, CreateIndex, CreateQuery, CreateView, DropRelations, Object,
     Statement,
 };
-use super::window;
+use super::source::EMIT_TOKEN;
+use super::{ignored, window};
 use crate::catalog::BatchMode;
-use datafusion::sql::sqlparser::ast::{Expr, Query, visit_expressions};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Setting, visit_expressions};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use kaplan_base::Lsn;
 use kaplan_base::limits::MAX_COLUMNS;
@@ -22,6 +23,11 @@ use std::ops::ControlFlow;
 pub(super) fn query(cursor: &mut Cursor<'_>) -> Result<Box<Query>> {
     let at = cursor.location();
     let mut query = cursor.query()?;
+    if cursor.accept_symbol(&EMIT_TOKEN) {
+        cursor.expect("ON WINDOW CLOSE")?;
+        let value = Expr::value(datafusion::sql::sqlparser::ast::Value::Null);
+        query.settings = Some(vec![Setting { key: Ident::new(ignored::EMIT), value }]);
+    }
     window::rewrite(&mut query).map_err(|e| e.at(at.line, at.column))?;
     Ok(query)
 }

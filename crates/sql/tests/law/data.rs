@@ -67,6 +67,7 @@ impl Table {
             name: self.name.clone(),
             schema: self.schema(),
             append_only: self.append_only,
+            watermark: true,
         }
     }
 

@@ -193,6 +193,30 @@ impl<'a> Grammar<'a> {
             let (from, _) = self.from(0);
             return format!(" WHERE (SELECT count(*) FROM {from}) > 2");
         }
+        let times: Vec<String> = cols
+            .iter()
+            .filter(|c| matches!(c.1, Class::Timestamp | Class::Timestamptz | Class::Date))
+            .map(|c| c.0.clone())
+            .collect();
+        if let Some(time) = times.choose(self.rng).cloned()
+            && self.one_in(6)
+        {
+            self.plain = false;
+            let clock = self.pick(&[
+                "now()",
+                "now() - INTERVAL '1 hour'",
+                "now() - INTERVAL '20 minutes'",
+                "now() + INTERVAL '10 minutes'",
+                "date_trunc('hour', now())",
+            ]);
+            let op = self.pick(&["<", "<=", ">", ">="]);
+            return match self.rng.random_range(0..4) {
+                0 => format!(" WHERE {clock} {op} {time}"),
+                1 => format!(" WHERE {time} BETWEEN now() - INTERVAL '1 hour' AND {clock}"),
+                2 => format!(" WHERE {time} {op} {clock} AND {}", self.expr(cols, Class::Bool, 1)),
+                _ => format!(" WHERE {time} {op} {clock}"),
+            };
+        }
         if self.subqueries < 2 && self.one_in(3) {
             self.subqueries += 1;
             return format!(" WHERE {}", self.subquery_condition(cols));

@@ -7,7 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
-    AggregateSpec, Batch, Circuit, Delta, GroupTable, Input, Output, Trace, decode_batch,
+    AggregateSpec, Batch, Circuit, Clocks, Delta, GroupTable, Input, NOW, Output, Trace, decode_batch,
     encode_batch,
 };
 use kaplan_sql::{CompiledView, Core};
@@ -16,6 +16,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The time before the first commit, 2024-02-29 09:00 UTC: among the times that rows have.
+const FIRST_COMMIT_US: i64 = 1_709_197_200_000_000;
 
 pub type Rows = Result<Vec<RecordBatch>, String>;
 
@@ -56,8 +59,26 @@ impl Subject<'_> {
         self.view.circuit(Lsn(0)).map_err(text)
     }
 
-    /// One step of changes that come in as several parts.
-    pub fn step(&self, circuit: &mut Circuit, parts: &[&[Change]]) -> Result<Vec<Delta>, String> {
+    /// What the clocks show after so many commits: seven minutes go by with each.
+    pub fn clocks(&self, commits: usize) -> Clocks {
+        let mut clocks = Clocks::default();
+        if commits > 0 {
+            let us = FIRST_COMMIT_US + commits as i64 * 420_000_000;
+            clocks.advance(NOW, us);
+            for table in self.tables {
+                clocks.advance(&Clocks::watermark(&table.name), us - 60_000_000);
+            }
+        }
+        clocks
+    }
+
+    /// One step of changes that come in as several parts; then so many commits are in.
+    pub fn step(
+        &self,
+        circuit: &mut Circuit,
+        parts: &[&[Change]],
+        end: usize,
+    ) -> Result<Vec<Delta>, String> {
         let deltas: Vec<Vec<Delta>> = self
             .view
             .sources
@@ -71,7 +92,8 @@ impl Subject<'_> {
                     .collect()
             })
             .collect();
-        circuit.step(&Input { deltas: &deltas }).map_err(text)
+        let clocks = self.clocks(end);
+        circuit.step(&Input { deltas: &deltas, clocks: &clocks }).map_err(text)
     }
 
     /// Steps the commits of each range; `between` sees the circuit after each step.
@@ -86,9 +108,9 @@ impl Subject<'_> {
             let out = if n % 2 == 0 {
                 let parts: Vec<&[Change]> =
                     self.commits[range.clone()].iter().map(Vec::as_slice).collect();
-                self.step(circuit, &parts)?
+                self.step(circuit, &parts, range.end)?
             } else {
-                self.step(circuit, &[&self.flat(range.clone())])?
+                self.step(circuit, &[&self.flat(range.clone())], range.end)?
             };
             between(circuit, range.end, out)?;
         }
@@ -96,7 +118,7 @@ impl Subject<'_> {
     }
 
     /// The view from batches of its core: merged, then the tail over it.
-    pub async fn read(&self, output: &Output, batches: &[Arc<Batch>]) -> Rows {
+    pub async fn read(&self, output: &Output, batches: &[Arc<Batch>], through: usize) -> Rows {
         let merged = output.read(batches, &self.view.name).map_err(text)?;
         let core = &self.view.core_schema;
         let rows = merged.unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(core)));
@@ -104,16 +126,16 @@ impl Subject<'_> {
             return Ok(vec![rows]);
         }
         let table = truth::memory(positional(&rows)?).map_err(text)?;
-        match self.view.tail_over(table).map_err(text)? {
+        match self.view.tail_over(table, &self.clocks(through)).map_err(text)? {
             Some(plan) => truth::run(&plan).await,
             None => Ok(vec![rows]),
         }
     }
 
     /// The view as the circuit holds it now.
-    pub async fn read_circuit(&self, circuit: &Circuit) -> Rows {
+    pub async fn read_circuit(&self, circuit: &Circuit, through: usize) -> Rows {
         let snapshot = circuit.snapshot();
-        self.read(&snapshot.output, &snapshot.batches_after(Lsn(0))).await
+        self.read(&snapshot.output, &snapshot.batches_after(Lsn(0)), through).await
     }
 
     /// A fresh circuit with the state of this one, by way of bytes.
@@ -137,9 +159,9 @@ impl Subject<'_> {
         let mut circuit = self.circuit()?;
         let size = changes.len().div_ceil(rng.random_range(1..=3)).max(1);
         for chunk in changes.chunks(size) {
-            self.step(&mut circuit, &[chunk])?;
+            self.step(&mut circuit, &[chunk], self.commits.len())?;
         }
-        self.read_circuit(&circuit).await
+        self.read_circuit(&circuit, self.commits.len()).await
     }
 
     /// The batch view over the commits of a range, computed in a few parts.
@@ -157,7 +179,7 @@ impl Subject<'_> {
         let mut batches = Vec::new();
         for part in split {
             let mut table = GroupTable::new(spec).map_err(text)?;
-            for rows in truth::run_over(self.view.core_plan(), self.tables, &part).await? {
+            for rows in truth::run_over(self.view.core_plan(), &self.clocks(0), self.tables, &part).await? {
                 let rows = relabel(&rows, &spec.input_schema)?;
                 table.update(&rows).map_err(text)?;
             }
@@ -170,7 +192,7 @@ impl Subject<'_> {
     /// The rows of the core over the first commits, computed by plain DataFusion.
     pub async fn batch_rows(&self, through: usize) -> Result<Vec<Arc<Batch>>, String> {
         let Core::Rows(plan) = &self.view.core else { return Ok(Vec::new()) };
-        let rows = truth::run_over(plan, self.tables, &self.flat(0..through)).await?;
+        let rows = truth::run_over(plan, &self.clocks(through), self.tables, &self.flat(0..through)).await?;
         rows.iter()
             .map(|r| {
                 let rows = relabel(r, &self.view.core_schema)?;

@@ -9,6 +9,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use kaplan_circuit::Clocks;
 use kaplan_sql::dialect::{hop_starts, parse_query, session_bounds};
 use kaplan_sql::{CompiledView, Planner, functions};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub async fn run(plan: &LogicalPlan) -> Result<Vec<RecordBatch>, String> {
 /// A plan over streams, run over the rows that a history leaves.
 pub async fn run_over(
     plan: &LogicalPlan,
+    clocks: &Clocks,
     tables: &[Table],
     changes: &[Change],
 ) -> Result<Vec<RecordBatch>, String> {
@@ -30,7 +32,7 @@ pub async fn run_over(
         let index = tables.iter().position(|t| t.name == name).unwrap_or(0);
         Ok(memory(rows_of(tables, index, changes))?)
     };
-    run(&CompiledView::over(plan, &provider).map_err(text)?).await
+    run(&CompiledView::over(plan, clocks, &provider).map_err(text)?).await
 }
 
 /// The SQL text in a session that knows nothing of Kaplan but its functions and casts.

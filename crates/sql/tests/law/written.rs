@@ -74,6 +74,55 @@ pub const CASES: &[Written] = &[
         commits: HOT,
     },
     Written {
+        name: "rows that leave with time, and rows that come with it",
+        tables: &["stream e: k integer, at timestamp", "table d: k integer, at timestamptz"],
+        views: &[
+            "SELECT k, count(*) AS n FROM d WHERE at > now() - INTERVAL '30 minutes' GROUP BY k",
+            "SELECT v0.k, e.at FROM v0 JOIN e ON v0.k = e.k WHERE e.at <= now()",
+        ],
+        commits: &[
+            "+e 1|2024-02-29 09:20:00,+d 1|2024-02-29 09:10:00,+d 1|2024-02-29 08:00:00",
+            "+d 2|2024-02-29 09:21:00,+e 2|2024-02-29 12:00:00,+d 2|NULL,+e 2|NULL",
+            "",
+            "-d 2|2024-02-29 09:21:00,+d 2|2024-02-29 09:22:00",
+            "",
+            "-d 1|2024-02-29 08:00:00",
+            "",
+            "+e 1|2024-02-29 09:21:00,-d 1|2024-02-29 09:10:00",
+        ],
+    },
+    Written {
+        name: "windows that are put out when they close",
+        tables: &["stream e: k integer, at timestamp"],
+        views: &[
+            "SELECT window_start, count(*) AS n FROM TUMBLE(e, at, INTERVAL '10 minutes') \
+             GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
+            "SELECT sum(n) AS s, max(window_start) AS m FROM v0",
+        ],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00,+e 2|2024-02-29 09:31:00",
+            "+e 1|2024-02-29 09:02:00,+e 3|NULL",
+            "",
+            "+e 1|2024-02-29 09:22:00,+e 1|2024-02-29 09:03:00",
+            "",
+            "",
+        ],
+    },
+    Written {
+        name: "closed windows alone",
+        tables: &["stream e: k integer, at timestamptz"],
+        views: &[
+            "SELECT window_end, k, count(*) AS n FROM HOP(e, at, INTERVAL '5 minutes', \
+             INTERVAL '10 minutes') GROUP BY k, window_end HAVING count(*) > 1 EMIT ON WINDOW CLOSE",
+        ],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00,+e 1|2024-02-29 09:02:00",
+            "+e 2|2024-02-29 09:12:00,+e 2|2024-02-29 09:13:00",
+            "",
+            "+e 1|2024-02-29 09:03:00",
+        ],
+    },
+    Written {
         name: "sums of floats that another order of rows changes, taken back",
         tables: &[T],
         views: &[
