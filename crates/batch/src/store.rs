@@ -13,9 +13,7 @@
 
 use crate::{Error, Result};
 use kaplan_base::Lsn;
-use kaplan_circuit::{
-    Batch, Clocks, Keyer, decode_batch, encode_batch, environment_fingerprint,
-};
+use kaplan_circuit::{Batch, Clocks, Keyer, decode_batch, encode_batch, environment_fingerprint};
 use kaplan_store::{Document, Place};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

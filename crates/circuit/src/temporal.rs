@@ -186,6 +186,8 @@ impl Operator for Temporal {
             (Crossing::Out, false) => ("stay while", ">="),
         };
         let (time, bound) = (&self.time, &self.bound);
-        format!("Temporal filter: rows {what} {time} {sign} {bound} (trace of rows before the clock)")
+        format!(
+            "Temporal filter: rows {what} {time} {sign} {bound} (trace of rows before the clock)"
+        )
     }
 }

@@ -7,7 +7,8 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, Outcome, Producer, Result, RowSet, Session, Settings,
-    Status, ViewRead, catalog, recover, rows, runs, sinks, sources, statements, status, ticks, views,
+    Status, ViewRead, catalog, recover, rows, runs, sinks, sources, statements, status, ticks,
+    views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -52,9 +53,6 @@ pub(crate) struct Inner {
     /// Held while a definition changes.
     pub catalog: tokio::sync::Mutex<Catalog>,
     pub catalog_file: Document,
-    /// Where all data is, and the epoch of this opening.
-    pub place: Place,
-    pub epoch: u64,
     /// The catalog as readers see it.
     pub definitions: RwLock<Arc<Catalog>>,
     pub views: RwLock<BTreeMap<String, Arc<ViewEntry>>>,
@@ -272,8 +270,17 @@ impl Platform {
         let session = SessionContext::new_with_state(planner.session(Vec::new())?);
         let archived_clocks = archiver::clocks_at(&streams, &progress);
         let mut clocks = archived_clocks.clone();
-        let state =
-            recover::state(&planner, &stored, &streams, &lake, &log, &progress, &session, &mut clocks).await?;
+        let state = recover::state(
+            &planner,
+            &stored,
+            &streams,
+            &lake,
+            &log,
+            &progress,
+            &session,
+            &mut clocks,
+        )
+        .await?;
         let limits = Limits {
             queue_bytes: settings.ingest_queue_bytes,
             log_reserve_bytes: settings.log_reserve_bytes,
@@ -295,8 +302,6 @@ impl Platform {
             runs: runs::Runs::open(&place, epoch).await?,
             catalog_file,
             sinks: sinks::Sinks::new(place.below("sinks")),
-            place,
-            epoch,
             sources: sources::Sources::default(),
             archived: watch::Sender::new(progress.archived_through),
             archived_clocks: RwLock::new((progress.archived_through, archived_clocks)),

@@ -9,7 +9,7 @@ use crate::{BatchMode, BatchRequest, BatchRun, Code, Error, Result, RunState};
 use kaplan_base::Lsn;
 use kaplan_batch::compute::{self, Inputs};
 use kaplan_batch::{Published, Schedule};
-use kaplan_circuit::{Clocks, Batch, Delta};
+use kaplan_circuit::{Batch, Clocks, Delta};
 use kaplan_sql::{Core, catalog as definitions};
 use kaplan_store::{Document, Place};
 use parking_lot::Mutex;
@@ -269,7 +269,8 @@ async fn content(
         .map(|s| (s.name.clone(), s.table()))
         .collect::<BTreeMap<_, _>>();
     let inputs = Inputs { lake: inner.lake.clone(), session: inner.session.clone(), tables };
-    let computed = compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), (lsn, clocks)).await?;
+    let computed =
+        compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), (lsn, clocks)).await?;
     let rows = computed.rows;
     let mut batches = vec![Arc::new(computed.batch)];
     batches.retain(|b| !b.is_empty());

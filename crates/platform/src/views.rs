@@ -3,8 +3,8 @@
 
 use crate::platform::Inner;
 use crate::{Code, Error, Result, Session, definitions, names};
-use kaplan_batch::Published;
 use kaplan_base::Lsn;
+use kaplan_batch::Published;
 use kaplan_speed::Attached;
 use kaplan_speed::replay::{self, History, Progress};
 use kaplan_sql::CompiledView;
@@ -235,7 +235,8 @@ async fn attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>, view: Attached) -> R
             Ok(()) => return Ok(()),
             Err((kaplan_speed::Error::Behind { .. }, Some(behind))) => {
                 let archived = inner.archived_clocks.read().clone();
-                view = replay::resume(&inner.history(), *behind, &archived, &entry.progress).await?;
+                view =
+                    replay::resume(&inner.history(), *behind, &archived, &entry.progress).await?;
             }
             Err((error, _)) => return Err(error.into()),
         }

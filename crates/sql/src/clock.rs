@@ -4,7 +4,7 @@
 //! where else they stand they are refused.
 
 use crate::planner::StreamTable;
-use crate::rewrite::{fresh_schema, named_before};
+use crate::rewrite::named_before;
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -80,19 +80,19 @@ fn changed(
     Ok(plan.data)
 }
 
-/// `now()` and its relatives as the clock of commits.
+/// `now()` and its relatives as the clock of commits. Schemas are for the caller to compute again.
 pub(crate) fn with_clock(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = changed(plan, &|expr| match &expr {
+    Ok(changed(plan, &|expr| match &expr {
         Expr::ScalarFunction(call) => match call.func.name() {
             "now" => Transformed::yes(placeholder(NOW)),
-            "current_date" => {
-                Transformed::yes(Expr::Cast(Cast::new(Box::new(placeholder(NOW)), DataType::Date32)))
-            }
+            "current_date" => Transformed::yes(Expr::Cast(Cast::new(
+                Box::new(placeholder(NOW)),
+                DataType::Date32,
+            ))),
             _ => Transformed::no(expr),
         },
         _ => Transformed::no(expr),
-    })?;
-    Ok(plan.transform_up_with_subqueries(fresh_schema)?.data)
+    })?)
 }
 
 /// The plan at one LSN: what the clocks show in place of them.
@@ -115,7 +115,9 @@ pub(crate) fn split(predicate: &Expr) -> (Option<Expr>, Vec<Expr>) {
     let mut parts = Vec::new();
     for part in split_conjunction_owned(predicate.clone().unalias_nested().data) {
         match part {
-            Expr::Between(between) if !between.negated && !clocks_in(&predicate.clone()).is_empty() => {
+            Expr::Between(between)
+                if !between.negated && !clocks_in(&predicate.clone()).is_empty() =>
+            {
                 let low = BinaryExpr::new(between.expr.clone(), Operator::GtEq, between.low);
                 let high = BinaryExpr::new(between.expr, Operator::LtEq, between.high);
                 parts.extend([Expr::BinaryExpr(low), Expr::BinaryExpr(high)]);
@@ -140,7 +142,9 @@ pub(crate) fn filter(
             "compare a time of the row with it: WHERE at > now() - INTERVAL '1 hour'",
         )
     };
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = comparison else { return Err(refused()) };
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = comparison else {
+        return Err(refused());
+    };
     let (time, op, bound) = match (clocks_in(left).is_empty(), clocks_in(right).is_empty()) {
         (true, false) => (left, *op, right),
         (false, true) => (right, op.swap().ok_or_else(refused)?, left),

@@ -8,8 +8,8 @@
 
 use crate::lower::{self, Lowering};
 use crate::planner::{StreamTable, marked_schema, output_schema};
-use crate::{clock, rewrite};
 use crate::{Error, Result};
+use crate::{clock, rewrite};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};

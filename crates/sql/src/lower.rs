@@ -136,9 +136,9 @@ pub(crate) fn is_ordered(aggregate: &logical::Aggregate) -> bool {
     })
 }
 
-/// Whether a plan reads no stream: it has its rows before the first commit.
+/// Whether a plan reads no stream and no clock: it has its rows before the first commit.
 fn is_constant(plan: &LogicalPlan) -> Result<bool> {
-    let mut constant = true;
+    let mut constant = clock::clocks_of(plan)?.is_empty();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let provider = source_as_provider(&scan.source)?;

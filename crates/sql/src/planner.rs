@@ -415,12 +415,8 @@ mod tests {
             Field::new("a", arrow::datatypes::DataType::Int64, true),
             Field::new("b", arrow::datatypes::DataType::Int64, true),
         ]));
-        let stream = Relation::Stream {
-            name: "s".into(),
-            schema,
-            append_only: true,
-            watermark: false,
-        };
+        let stream =
+            Relation::Stream { name: "s".into(), schema, append_only: true, watermark: false };
         let query = dialect::parse_query(sql).unwrap();
         Planner::new().compile("v", &[], &query, &[stream]).await.unwrap()
     }

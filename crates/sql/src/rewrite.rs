@@ -8,9 +8,9 @@
 //! - floats have one form where they are keys of groups or counted as distinct, and one order under `min` and `max`.
 
 use crate::extremes::extreme;
-use crate::{clock, ties};
 use crate::tries::{try_cast, try_function, try_operator};
 use crate::{Error, Result};
+use crate::{clock, ties};
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};

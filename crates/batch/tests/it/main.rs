@@ -5,7 +5,7 @@
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use kaplan_base::Lsn;
 use kaplan_batch::{Error, Published, Store};
-use kaplan_circuit::{Clocks, Batch, Delta, Keyer};
+use kaplan_circuit::{Batch, Clocks, Delta, Keyer};
 use kaplan_store::Place;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn batch(values: &[i64]) -> Vec<Arc<Batch>> {
     let hashes = Keyer::new(vec![0]).hash(&rows).unwrap();
     let mut order: Vec<u32> = (0..values.len() as u32).collect();
     order.sort_by_key(|i| hashes[*i as usize]);
-    let sorted = order.iter().map(|i| hashes[*i as usize]).collect();
+    let sorted: Vec<u64> = order.iter().map(|i| hashes[*i as usize]).collect();
     vec![Arc::new(Batch::new(sorted, Delta::insert(rows).take(&order.into()).unwrap()))]
 }
 
@@ -38,7 +38,9 @@ async fn publish(
     base: Option<u64>,
     values: &[i64],
 ) -> Result<Arc<Published>, Error> {
-    store.publish("v", 1, "run", (Lsn(lsn), &Clocks::default()), base.map(Lsn), batch(values), 7).await
+    store
+        .publish("v", 1, "run", (Lsn(lsn), &Clocks::default()), base.map(Lsn), batch(values), 7)
+        .await
 }
 
 fn files(root: &Path) -> Vec<PathBuf> {

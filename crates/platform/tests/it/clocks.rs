@@ -13,7 +13,8 @@ const MINUTE_US: i64 = 60_000_000;
 
 const STREAM: &str = "
     CREATE STREAM e (k integer, at timestamptz, WATERMARK FOR at AS at - INTERVAL '1 minute')";
-const RECENT: &str = "SELECT k, count(*) AS n FROM e WHERE at > now() - INTERVAL '1 hour' GROUP BY k";
+const RECENT: &str =
+    "SELECT k, count(*) AS n FROM e WHERE at > now() - INTERVAL '1 hour' GROUP BY k";
 const CLOSED: &str = "SELECT window_start, count(*) AS n FROM TUMBLE(e, at, INTERVAL '10 minutes')
     GROUP BY window_start, window_end EMIT ON WINDOW CLOSE";
 const VIEWS: [&str; 4] = ["recent_kappa", "recent_lambda", "closed_kappa", "closed_lambda"];
@@ -23,7 +24,8 @@ async fn create(running: &mut Running) {
     for (name, query) in [("recent", RECENT), ("closed", CLOSED)] {
         for architecture in ["kappa", "lambda"] {
             let options = format!("WITH (architecture = '{architecture}')");
-            let view = format!("CREATE MATERIALIZED VIEW {name}_{architecture} {options} AS {query}");
+            let view =
+                format!("CREATE MATERIALIZED VIEW {name}_{architecture} {options} AS {query}");
             running.sql(&view).await;
         }
     }
@@ -78,7 +80,9 @@ async fn rows_go_and_windows_close_as_time_goes_on() {
     let mut running = restarted(running, dir.path(), &clock).await;
     becomes(&mut running, "recent", &["1|1"]).await;
     verified(&mut running).await;
-    running.sql("REPLAY MATERIALIZED VIEW recent_kappa; REPLAY MATERIALIZED VIEW closed_lambda").await;
+    running
+        .sql("REPLAY MATERIALIZED VIEW recent_kappa; REPLAY MATERIALIZED VIEW closed_lambda")
+        .await;
     verified(&mut running).await;
 
     running.sql("INSERT INTO e VALUES (3, '2024-01-01 12:40:00Z')").await;

@@ -5,11 +5,11 @@ use super::create::{self, new_relation};
 use super::cursor::{Cursor, folded};
 use super::error::{Error, Result};
 use super::options;
+use super::source::EMIT_TOKEN;
 use super::statement::{
     Alter, AlterAction, AlterView, CreateIndex, CreateQuery, CreateView, DropRelations, Object,
     Statement,
 };
-use super::source::EMIT_TOKEN;
 use super::{ignored, window};
 use crate::catalog::BatchMode;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Setting, visit_expressions};

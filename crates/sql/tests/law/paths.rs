@@ -7,8 +7,8 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
-    AggregateSpec, Batch, Circuit, Clocks, Delta, GroupTable, Input, NOW, Output, Trace, decode_batch,
-    encode_batch,
+    AggregateSpec, Batch, Circuit, Clocks, Delta, GroupTable, Input, NOW, Output, Trace,
+    decode_batch, encode_batch,
 };
 use kaplan_sql::{CompiledView, Core};
 use rand::Rng;
@@ -179,7 +179,9 @@ impl Subject<'_> {
         let mut batches = Vec::new();
         for part in split {
             let mut table = GroupTable::new(spec).map_err(text)?;
-            for rows in truth::run_over(self.view.core_plan(), &self.clocks(0), self.tables, &part).await? {
+            for rows in
+                truth::run_over(self.view.core_plan(), &self.clocks(0), self.tables, &part).await?
+            {
                 let rows = relabel(&rows, &spec.input_schema)?;
                 table.update(&rows).map_err(text)?;
             }
@@ -192,7 +194,9 @@ impl Subject<'_> {
     /// The rows of the core over the first commits, computed by plain DataFusion.
     pub async fn batch_rows(&self, through: usize) -> Result<Vec<Arc<Batch>>, String> {
         let Core::Rows(plan) = &self.view.core else { return Ok(Vec::new()) };
-        let rows = truth::run_over(plan, &self.clocks(through), self.tables, &self.flat(0..through)).await?;
+        let rows =
+            truth::run_over(plan, &self.clocks(through), self.tables, &self.flat(0..through))
+                .await?;
         rows.iter()
             .map(|r| {
                 let rows = relabel(r, &self.view.core_schema)?;

@@ -111,10 +111,8 @@ pub const CASES: &[Written] = &[
     Written {
         name: "closed windows alone",
         tables: &["stream e: k integer, at timestamptz"],
-        views: &[
-            "SELECT window_end, k, count(*) AS n FROM HOP(e, at, INTERVAL '5 minutes', \
-             INTERVAL '10 minutes') GROUP BY k, window_end HAVING count(*) > 1 EMIT ON WINDOW CLOSE",
-        ],
+        views: &["SELECT window_end, k, count(*) AS n FROM HOP(e, at, INTERVAL '5 minutes', \
+             INTERVAL '10 minutes') GROUP BY k, window_end HAVING count(*) > 1 EMIT ON WINDOW CLOSE"],
         commits: &[
             "+e 1|2024-02-29 09:01:00,+e 1|2024-02-29 09:02:00",
             "+e 2|2024-02-29 09:12:00,+e 2|2024-02-29 09:13:00",
