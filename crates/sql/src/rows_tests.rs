@@ -11,7 +11,7 @@ use arrow::util::pretty::pretty_format_batches;
 use datafusion::datasource::MemTable;
 use datafusion::physical_plan::collect;
 use kaplan_base::Lsn;
-use kaplan_circuit::{Delta, Input};
+use kaplan_circuit::{Clocks, Delta, Input};
 use std::sync::Arc;
 
 /// Good and bad rows; row 2 is bad everywhere.
@@ -61,7 +61,7 @@ async fn plain(view: &CompiledView) -> Vec<String> {
         let rows = rows();
         Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?) as Arc<_>)
     };
-    let plan = CompiledView::over(&view.plan, &table).unwrap();
+    let plan = CompiledView::over(&view.plan, &Clocks::default(), &table).unwrap();
     let physical = state.create_physical_plan(&plan).await.unwrap();
     sorted(&collect(physical, state.task_ctx()).await.unwrap())
 }
