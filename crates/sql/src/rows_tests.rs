@@ -205,7 +205,7 @@ async fn good_rows_keep_their_values() {
     assert_eq!(plain(&view).await, expected);
     let view = compile("SELECT d + 1, abs(n) FROM s").await.unwrap();
     let names: Vec<_> = view.schema.fields().iter().map(|f| f.name().as_str()).collect();
-    assert_eq!(names, ["s.d + Int64(1)", "abs(s.n)"]);
+    assert_eq!(names, ["?column?", "abs"]);
 }
 
 #[tokio::test]

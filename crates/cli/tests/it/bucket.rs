@@ -125,7 +125,8 @@ fn views_keep_up_with_a_lake_that_is_quicker() {
     server.ok(&["sql", "-c", &statements]);
     for load in 0..12 {
         let (from, to) = (load * 10_000 + 1, (load + 1) * 10_000);
-        let insert = format!("INSERT INTO wide SELECT value FROM generate_series({from}, {to})");
+        let insert =
+            format!("INSERT INTO wide SELECT g FROM generate_series({from}, {to}) AS s(g)");
         server.ok(&["sql", "-c", &insert]);
     }
     for view in 0..4 {

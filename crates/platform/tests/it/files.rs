@@ -91,7 +91,8 @@ async fn a_bad_record_of_text_harms_only_itself() {
     std::fs::create_dir(at("deep")).unwrap();
     std::fs::write(
         at("deep/a.ndjson"),
-        "{\"id\": 1, \"v\": \"a\"}\n\n{\"id\": oops}\n{\"id\": 2, \"v\": \"b\", \"more\": 1}\n{\"v\": \"no key\"}\n{\"id\": 3}",
+        "{\"id\": 1, \"v\": \"a\"}\n\n{\"id\": oops}\n\
+         {\"id\": 2, \"v\": \"b\", \"more\": 1}\n{\"v\": \"no key\"}\n{\"id\": 3}",
     )
     .unwrap();
     std::fs::write(at("b.csv"), "v,id\n\"two\nlines, \"\"quoted\"\"\",10\nx,eleven\n,12\n")

@@ -248,7 +248,7 @@ async fn mistakes_name_the_place_and_the_fix() {
     let e = k
         .fails("INSERT INTO orders VALUES (1, 'a', 1, 1, '2024-01-01'), (2, 'b', 1, 1, 'noon')")
         .await;
-    assert_eq!((e.code, e.row, e.field.as_deref()), (Code::InvalidValue, Some(2), Some("ts")));
+    assert_eq!((e.code, e.row, e.field.as_deref()), (Code::InvalidDatetime, Some(2), Some("ts")));
     let e = k.fails("INSERT INTO orders VALUES (NULL, 'a', 1, 1, '2024-01-01')").await;
     assert_eq!((e.code, e.field.as_deref()), (Code::NotNullViolation, Some("id")));
     assert_eq!(k.table("SELECT count(*) FROM orders").await, ["0"]);

@@ -43,6 +43,7 @@ async fn start() -> Running {
 }
 
 async fn start_with(options: Options) -> Running {
+    let open = options.oidc.is_none();
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings { data_dir: directory.path().to_owned(), ..Settings::default() };
     let platform = Platform::open(settings, Arc::new(SystemClock)).await.unwrap();
@@ -66,12 +67,14 @@ async fn start_with(options: Options) -> Running {
         platform,
         directory,
     };
-    running
-        .sql(
-            "CREATE STREAM flights (id BIGINT NOT NULL, carrier TEXT, dep_delay INTEGER, \
-             at TIMESTAMP WITH TIME ZONE)",
-        )
-        .await;
+    if open {
+        running
+            .sql(
+                "CREATE STREAM flights (id BIGINT NOT NULL, carrier TEXT, dep_delay INTEGER, \
+                 at TIMESTAMP WITH TIME ZONE)",
+            )
+            .await;
+    }
     running
 }
 

@@ -16,6 +16,9 @@ use std::collections::BTreeSet;
 /// Stands between the name of a repeated column and its number; no name that is written has it.
 const MARK: char = '\u{1}';
 
+/// Deeper expressions have no name: finding it takes a stack as deep as they are.
+const MAX_DEPTH: usize = 64;
+
 /// The name of an expression that has none.
 const UNNAMED: &str = "?column?";
 
@@ -77,7 +80,9 @@ fn name_select(select: &mut Select, outermost: bool) {
             continue;
         };
         let name = if repeated { format!("{name}{MARK}{at}") } else { name };
-        let (expr, alias) = (expr.clone(), Ident::with_quote('"', name));
+        // A copy of a long chain would take a stack as deep as the chain is long.
+        let expr = std::mem::replace(expr, Expr::value(Value::Null));
+        let alias = Ident::with_quote('"', name);
         *item = SelectItem::ExprWithAlias { expr, alias };
     }
 }
@@ -99,11 +104,15 @@ fn is_column(expr: &Expr) -> bool {
 }
 
 fn name_of(expr: &Expr) -> String {
-    named(expr).map_or_else(|| UNNAMED.to_owned(), |(name, _)| name)
+    named(expr, 0).map_or_else(|| UNNAMED.to_owned(), |(name, _)| name)
 }
 
 /// A name, and whether it is a strong one: a weak one gives way to that of what it stands around.
-fn named(expr: &Expr) -> Option<(String, bool)> {
+fn named(expr: &Expr, depth: usize) -> Option<(String, bool)> {
+    if depth > MAX_DEPTH {
+        return None;
+    }
+    let named = |inner: &Expr| named(inner, depth + 1);
     let strong = |name: &str| Some((name.to_owned(), true));
     match expr {
         Expr::Identifier(ident) => Some((folded(ident), true)),
@@ -170,7 +179,7 @@ fn last(name: &ObjectName) -> Option<String> {
 fn first_of(body: &SetExpr) -> Option<(String, bool)> {
     match body {
         SetExpr::Select(select) => match select.projection.first()? {
-            SelectItem::UnnamedExpr(expr) => named(expr),
+            SelectItem::UnnamedExpr(expr) => named(expr, 0),
             SelectItem::ExprWithAlias { alias, .. } => Some((folded(alias), true)),
             _ => None,
         },
@@ -259,13 +268,15 @@ mod tests {
         );
         assert_eq!(
             names(
-                "SELECT extract(year from t), substring(b from 1), trim(b), ts at time zone 'utc' FROM t"
+                "SELECT extract(year from t), substring(b from 1), trim(b), \
+                 ts at time zone 'utc' FROM t"
             ),
             "extract substring btrim timezone"
         );
         assert_eq!(
             names(
-                "SELECT 'a'::varchar(3), '1'::numeric(3,1), cast(null as timestamptz), timestamp with time zone '2024-01-01'"
+                "SELECT 'a'::varchar(3), '1'::numeric(3,1), cast(null as timestamptz), \
+                 timestamp with time zone '2024-01-01'"
             ),
             "varchar numeric timestamptz timestamptz"
         );

@@ -10,8 +10,9 @@
 //!                                  WHERE ts IS NOT NULL), w: (PARTITION BY key .. ORDER BY ts)
 //! ```
 //!
-//! `SESSION(t PARTITION BY key, ts, gap)` comes here with a comma for `PARTITION BY`. The columns of `t` come first, then `window_start` and `window_end`. The alias is the table's
-//! own name unless one is given. Windows of months are refused: their length is not fixed.
+//! `SESSION(t PARTITION BY key, ts, gap)` comes here with a comma for `PARTITION BY`. The columns
+//! of `t` come first, then `window_start` and `window_end`. The alias is the table's own name unless
+//! one is given. Windows of months are refused: their length is not fixed.
 
 use super::cursor::folded_name;
 use super::error::{Error, Kind, Result};

@@ -101,7 +101,8 @@ const TYPES: &str = "create type mood as enum ('sad', 'ok');
     insert into v (id, double) values (2, 'nan'), (3, '-infinity')";
 
 const VALUES: &str = "select id, flag, small, big, real, price, text, short, bytes, day, clock, local, \
-    doc, old, ident, feel, mark, addr, length(large) as len, md5(large) as md, cast(ints as text) as i, cast(texts as text) as t, \
+    doc, old, ident, feel, mark, addr, length(large) as len, md5(large) as md, \
+    cast(ints as text) as i, cast(texts as text) as t, \
     cast(span as text) as s, cast(double as text) as d, cast(instant as text) as n, trim(fixed) as f \
     from v order by id";
 

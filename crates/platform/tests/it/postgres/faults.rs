@@ -24,10 +24,15 @@ async fn writer(upstream: Arc<Upstream>, seed: u64, stop: Arc<AtomicBool>) {
             let (id, n) = (random.random_range(1..200), random.random_range(0..1000));
             let table = if random.random() { "a" } else { "b" };
             sql.push_str(&match random.random_range(0..10) {
-                0..4 => format!("insert into {table} values ({id}, {n}) on conflict (id) do update set n = {n};"),
+                0..4 => format!(
+                    "insert into {table} values ({id}, {n}) on conflict (id) do update set n = {n};"
+                ),
                 4..7 => format!("update {table} set n = {n} where id = {id};"),
                 7..9 => format!("delete from {table} where id = {id};"),
-                _ => format!("insert into {table} select g, {n} from generate_series({id}, {id} + 30) g on conflict do nothing;"),
+                _ => format!(
+                    "insert into {table} select g, {n} from generate_series({id}, {id} + 30) g \
+                 on conflict do nothing;"
+                ),
             });
         }
         sql.push_str(if random.random_range(0..10) == 0 { "rollback" } else { "commit" });

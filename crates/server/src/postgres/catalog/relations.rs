@@ -1,6 +1,6 @@
 //! Kaplan's relations as PostgreSQL's catalogs describe them: streams and tables are relations of
-//! kind `r`, materialized views of kind `m`, plain views of kind `v`, a primary key is an index of kind `i`. Object ids are
-//! made of the relations' own numbers, so they stay when the server restarts.
+//! kind `r`, materialized views of kind `m`, plain views of kind `v`, a primary key is an index of
+//! kind `i`. Object ids are made of the relations' own numbers, so they stay when the server restarts.
 
 use super::Identity;
 use super::batch::{Row, Value};
