@@ -165,15 +165,15 @@ async fn values_that_a_type_does_not_have_are_refused_by_row() {
     let dir = tempfile::tempdir().unwrap();
     let mut k = Running::open(dir.path()).await;
     k.sql(STREAM).await;
-    use Code::{InvalidValue, StringTruncation};
+    use Code::{DatetimeOverflow, InvalidDatetime, InvalidValue, StringTruncation};
     for (column, value, code, says) in [
         ("v", "'toolong'", StringTruncation, "too long for type character varying(5)"),
         ("c", "'abcd'", StringTruncation, "too long for type character(3)"),
         ("u", "'nope'", InvalidValue, "invalid input syntax for type uuid"),
         ("j", "'{bad'", InvalidValue, "invalid input syntax for type json"),
         ("a", "'{1,x}'", InvalidValue, "is integer[]"),
-        ("t", "'25:00'", InvalidValue, "is time"),
-        ("i", "'1 fortnight'", InvalidValue, "is interval"),
+        ("t", "'25:00'", DatetimeOverflow, "is time"),
+        ("i", "'1 fortnight'", InvalidDatetime, "is interval"),
     ] {
         let sql = format!("INSERT INTO s (id, {column}) VALUES (1, NULL), (2, {value})");
         let error = k.fails(&sql).await;
