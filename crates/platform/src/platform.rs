@@ -276,9 +276,8 @@ impl Platform {
             &streams,
             &lake,
             &log,
-            &progress,
+            (&progress, &mut clocks),
             &session,
-            &mut clocks,
         )
         .await?;
         let limits = Limits {

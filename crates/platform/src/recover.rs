@@ -93,9 +93,8 @@ pub async fn state(
     streams: &Streams,
     lake: &Lake,
     log: &Arc<dyn Log>,
-    progress: &Progress,
+    (progress, clocks): (&Progress, &mut Clocks),
     session: &SessionContext,
-    clocks: &mut Clocks,
 ) -> Result<State> {
     let mut state = State::new();
     for def in catalog.streams.values() {

@@ -47,7 +47,7 @@ pub type NotAttached = (Error, Option<Box<Attached>>);
 pub type OnStep = Box<dyn Fn(&[Commit]) + Send>;
 
 /// The driver's answer to an attachment.
-type AttachReply = Result<(), (Error, Box<Attached>)>;
+type AttachReply = Result<(), Box<(Error, Attached)>>;
 
 enum Command {
     Attach(Box<Attached>, oneshot::Sender<AttachReply>),
@@ -120,7 +120,10 @@ impl Driver {
     pub async fn attach(&self, view: Attached) -> Result<(), NotAttached> {
         match self.ask(|reply| Command::Attach(Box::new(view), reply)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err((error, view))) => Err((error, Some(view))),
+            Ok(Err(back)) => {
+                let (error, view) = *back;
+                Err((error, Some(Box::new(view))))
+            }
             Err(error) => Err((error, None)),
         }
     }
@@ -268,14 +271,14 @@ impl Worker {
                     Error::Log(kaplan_log::Error::Trimmed { .. }) => behind,
                     other => other,
                 };
-                return Err((error, view));
+                return Err(Box::new((error, *view)));
             }
         }
         if view.lsn > self.position {
             // History reached further than the others have stepped: they follow first.
             while self.position < view.lsn {
                 if let Err(error) = self.advance() {
-                    return Err((error, view));
+                    return Err(Box::new((error, *view)));
                 }
             }
             if self.position > view.lsn {
@@ -288,7 +291,7 @@ impl Worker {
             && let Err(error) = step(&mut circuit, &compiled, &BTreeMap::new(), &self.clocks)
         {
             let clocks = self.clocks.clone();
-            return Err((error, Box::new(Attached { compiled, version, circuit, lsn, clocks })));
+            return Err(Box::new((error, Attached { compiled, version, circuit, lsn, clocks })));
         }
         let snapshot = snapshot_of(&compiled, version, &circuit, (lsn, &self.clocks));
         let snapshot = Arc::new(snapshot);

@@ -35,6 +35,9 @@ enum FileKind {
     Parquet,
 }
 
+/// Some records and what of them is no record; None at the end.
+type Records = std::result::Result<Option<(Vec<Change>, Vec<Rejected>)>, String>;
+
 impl Plan {
     /// Reads `FORMAT PLAIN ENCODE ..`.
     ///
@@ -179,7 +182,7 @@ impl Reading {
     }
 
     /// Records of text; none at the end.
-    fn text(&mut self) -> std::result::Result<Option<(Vec<Change>, Vec<Rejected>)>, String> {
+    fn text(&mut self) -> Records {
         let Rows::Text { reader, csv, decoder } = &mut self.rows else { return Ok(None) };
         let (mut records, mut bytes) = (Vec::new(), 0);
         let mut record = Vec::new();
@@ -207,7 +210,7 @@ impl Reading {
     }
 
     /// A batch of columns; none at the end.
-    fn columns(&mut self) -> std::result::Result<Option<(Vec<Change>, Vec<Rejected>)>, String> {
+    fn columns(&mut self) -> Records {
         let Rows::Columns { rows, skip } = &mut self.rows else { return Ok(None) };
         loop {
             let Some(batch) = rows.next() else { return Ok(None) };

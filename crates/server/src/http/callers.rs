@@ -336,8 +336,8 @@ mod tests {
         *issuer.keys.lock().unwrap() = vec![second.jwk()];
         let second = second.token(&issuer.claims());
         assert_eq!(status(&callers, &second).await, 401, "not asked again at once");
-        let earlier = |by: Duration| Instant::now().checked_sub(by);
-        callers.keys.lock().await.asked = earlier(REFETCH_AFTER * 2);
+        let earlier = Instant::now().checked_sub(REFETCH_AFTER * 2);
+        callers.keys.lock().await.asked = earlier;
         assert_eq!(status(&callers, &second).await, 200);
         assert_eq!(status(&callers, &first.token(&issuer.claims())).await, 401);
     }
