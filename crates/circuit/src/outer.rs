@@ -7,7 +7,7 @@ use crate::key::hash_arrays;
 use crate::recompute::distinct_keys;
 use crate::trace::{Batch, lookup_in};
 use crate::{Delta, Result, Trace};
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array};
 use std::sync::Arc;
 
 /// Rows with, for mark joins, the column that says whether they have a partner.
@@ -162,7 +162,7 @@ impl Change<'_> {
         let mut counts = vec![0; rows.len()];
         for from in (0..rows.len()).step_by(piece) {
             let length = piece.min(rows.len() - from);
-            let part = slice(&once, from, length);
+            let part = once.slice(from, length);
             let is_left = self.is_left;
             self.pairs.visit(&part, self.other, batches, is_left, &mut |probes, pairs| {
                 for (at, probe) in probes.iter().enumerate() {
@@ -177,8 +177,3 @@ impl Change<'_> {
 
 /// Pairs that are looked at together, about.
 const MOST_PAIRS: usize = 4 << 20;
-
-fn slice(delta: &Delta, from: usize, length: usize) -> Delta {
-    let rows: RecordBatch = delta.rows.slice(from, length);
-    Delta { rows, weights: None }
-}

@@ -112,12 +112,11 @@ pub fn at(plan: &LogicalPlan, clocks: &Clocks) -> Result<LogicalPlan> {
 
 /// A condition in two: what looks at no clock, and the comparisons that do.
 pub(crate) fn split(predicate: &Expr) -> (Option<Expr>, Vec<Expr>) {
+    let timed = !clocks_in(predicate).is_empty();
     let mut parts = Vec::new();
     for part in split_conjunction_owned(predicate.clone().unalias_nested().data) {
         match part {
-            Expr::Between(between)
-                if !between.negated && !clocks_in(&predicate.clone()).is_empty() =>
-            {
+            Expr::Between(between) if timed && !between.negated => {
                 let low = BinaryExpr::new(between.expr.clone(), Operator::GtEq, between.low);
                 let high = BinaryExpr::new(between.expr, Operator::LtEq, between.high);
                 parts.extend([Expr::BinaryExpr(low), Expr::BinaryExpr(high)]);

@@ -114,7 +114,8 @@ pub fn emits_on_close(query: &mut Query) -> bool {
 #[must_use]
 pub fn is_proctime(text: &str) -> bool {
     let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    text.trim_matches(['(', ')']).eq_ignore_ascii_case("proctime")
+    // Without its parentheses it would be a column of that name.
+    ["proctime()", "(proctime())"].iter().any(|call| text.eq_ignore_ascii_case(call))
 }
 
 const STATEMENTS: &str = "a statement, such as SELECT, CREATE STREAM, CREATE TABLE, \

@@ -465,6 +465,12 @@ fn tumbling_windows() {
 }
 
 #[test]
+fn the_time_of_arrival_is_a_call_and_no_column() {
+    assert!(["proctime()", " PROCTIME ( ) ", "(proctime())"].iter().all(|text| is_proctime(text)));
+    assert!(["proctime", "(proctime)", "proctime() + a"].iter().all(|text| !is_proctime(text)));
+}
+
+#[test]
 fn session_windows() {
     let one = [
         "1 1970-01-01T00:00:00 1970-01-01T00:01:00",
