@@ -16,6 +16,7 @@ PROFILE ?= release
 # A fresh seed unless one is given: SEED=17 repeats a run. Expanded once, so that a target prints
 # the seed that it uses.
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+export SEED
 FULL_CASES := 4000
 FULL_ROUNDS := 200
 FULL_STEPS := 1000000

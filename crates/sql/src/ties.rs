@@ -167,6 +167,10 @@ fn total(expr: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
         let mut order = whole_row(std::mem::take(&mut params.order_by), schema);
         // What a partition has in common orders nothing, and DataFusion stumbles over it.
         order.retain(|key| !params.partition_by.contains(&key.expr));
+        if order.is_empty() && params.window_frame.units == WindowFrameUnits::Range {
+            // The rows of a partition are alike, and DataFusion wants a key for RANGE.
+            params.window_frame = WindowFrame::new(None);
+        }
         params.order_by = order;
     }
     Ok(Expr::WindowFunction(call))

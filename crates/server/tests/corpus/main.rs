@@ -40,7 +40,9 @@ pub struct Options {
 impl Options {
     fn parse() -> Options {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let seed = now.as_nanos() as u64 % 1_000_000_000;
+        let fresh = now.as_nanos() as u64 % 1_000_000_000;
+        let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or(fresh);
         let mut options = Options { seed, share: DEFAULT_SHARE, ..Options::default() };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {

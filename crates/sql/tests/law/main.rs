@@ -55,7 +55,9 @@ fn main() {
 fn options() -> Options {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let fresh = now.as_nanos() as u64 % 1_000_000_000;
-    let mut options = Options { cases: DEFAULT_CASES, seed: fresh, case: None };
+    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or(fresh);
+    let mut options = Options { cases: DEFAULT_CASES, seed, case: None };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     for (name, value) in arguments.iter().zip(arguments.iter().skip(1)) {
         match (name.as_str(), value.parse()) {
