@@ -1,12 +1,13 @@
-//! DataFusion's rules for pushing filters, kept from the plans that they would get wrong. A plan
-//! that a rule is kept from is slower and right.
+//! Rules of DataFusion, kept from the plans that they would get wrong. A plan that a rule is kept from
+//! is slower and right.
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, JoinType};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -58,6 +59,52 @@ fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(!outer && !columnless)
+}
+
+/// The rule that counts distinct values in two aggregations. It adds up sums of `NUMERIC` twice, each
+/// time of a wider type, and then has another one than it promised.
+#[derive(Debug)]
+struct CarefulSingleDistinct;
+
+impl OptimizerRule for CarefulSingleDistinct {
+    fn name(&self) -> &str {
+        "careful_single_distinct"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+        let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
+        let sums_of_decimals = aggregate.aggr_expr.iter().any(|call| {
+            let decimal = call.get_type(aggregate.input.schema()).is_ok_and(|t| t.is_decimal());
+            decimal && call.exists(|e| Ok(is_sum(e))).unwrap_or(true)
+        });
+        if sums_of_decimals {
+            return Ok(Transformed::no(plan));
+        }
+        SingleDistinctToGroupBy::new().rewrite(plan, config)
+    }
+}
+
+fn is_sum(expr: &Expr) -> bool {
+    matches!(expr, Expr::AggregateFunction(call) if call.func.name() == "sum")
+}
+
+/// A rule of DataFusion's, or the careful one in its place.
+pub(crate) fn logical_rule(
+    rule: Arc<dyn OptimizerRule + Send + Sync>,
+) -> Arc<dyn OptimizerRule + Send + Sync> {
+    match rule.name() {
+        "push_down_filter" => Arc::new(CarefulPushDown),
+        "single_distinct_aggregation_to_group_by" => Arc::new(CarefulSingleDistinct),
+        _ => rule,
+    }
 }
 
 /// DataFusion's physical rules, each filter pushdown a careful one.
