@@ -107,10 +107,11 @@ pub(crate) fn logical_rule(
     }
 }
 
-/// DataFusion's physical rules, each filter pushdown a careful one.
+/// DataFusion's physical rules, some of them careful ones.
 pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let careful = |rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>| match rule.name() {
         "FilterPushdown" | "FilterPushdown(Post)" => Arc::new(CarefulFilterPushdown(rule)) as _,
+        "EnsureRequirements" => Arc::new(CarefulSorting(rule)) as _,
         _ => rule,
     };
     PhysicalOptimizer::new().rules.into_iter().map(careful).collect()
@@ -128,6 +129,34 @@ impl PhysicalOptimizerRule for CarefulFilterPushdown {
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         if has_namesakes(&plan)? { Ok(plan) } else { self.0.optimize(plan, config) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
+/// The rule that sorts where it is needed. It would sort the inputs of a union by themselves, each
+/// without the keys that are constant in it, and then find that they are not in order together.
+#[derive(Debug)]
+struct CarefulSorting(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for CarefulSorting {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        if !plan.exists(|node| Ok(node.name() == "UnionExec"))? {
+            return self.0.optimize(plan, config);
+        }
+        let mut config = config.clone();
+        config.optimizer.repartition_sorts = false;
+        self.0.optimize(plan, &config)
     }
 
     fn name(&self) -> &str {
