@@ -8,7 +8,7 @@ CARGO ?= cargo
 
 # Counts of one run; `make soak` uses the full ones, which docs/evidence records.
 CASES ?= 1000
-ROUNDS ?= 30
+ROUNDS ?= 15
 STEPS ?= 50000
 # `make bench`: rows of history, and the profile; a release build takes long the first time.
 ROWS ?= 10000000
