@@ -82,6 +82,20 @@ pub struct Sparse {
     /// usual variables: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, .., GOOGLE_APPLICATION_CREDENTIALS, ..
     #[arg(long, visible_alias = "data", env = "KAPLAN_DATA_DIR", value_name = "DIR|URL")]
     data_dir: Option<PathBuf>,
+    /// Be a read replica: follow the log that another process writes in the same bucket, and answer
+    /// reads only. It takes nothing over and writes nothing, and any number of them may run.
+    #[arg(
+        long,
+        env = "KAPLAN_READ_ONLY",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    read_only: Option<bool>,
+    /// Of a read replica: time between two looks at the log, milliseconds. Shorter: fresher answers,
+    /// more requests to the bucket.
+    #[arg(long, env = "KAPLAN_FOLLOW_INTERVAL_MS", value_name = "MS")]
+    follow_interval_ms: Option<u64>,
     /// Address of the HTTP interface and the status page, or `off`. When the variable PORT is set
     /// and nothing else names an address, it is 0.0.0.0:PORT.
     #[arg(long, env = "KAPLAN_HTTP", value_name = "ADDRESS")]

@@ -86,7 +86,7 @@ async fn add_column(
 }
 
 /// Plans the views that read a stream again: their plans scan it with its columns of today.
-async fn plan_again(inner: &Arc<Inner>, catalog: &Catalog, id: u32) -> Result<()> {
+pub(crate) async fn plan_again(inner: &Arc<Inner>, catalog: &Catalog, id: u32) -> Result<()> {
     let readers = names::dependents(catalog, &BTreeSet::from([id]));
     let mut readers: Vec<_> =
         catalog.views.values().filter(|v| readers.contains(&v.version)).collect();
