@@ -100,7 +100,8 @@ soak: setup program ## The random runs at full length and all queries; records d
 	@$(MAKE) --no-print-directory evidence
 
 evidence: ## Check that docs/evidence holds full, faultless runs
-	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS)
+	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS) \
+		'rehearse-cloud?=50'
 
 deploy-check: program ## Check deploy/: Terraform, Cloud Build, images, manifests, units, the package
 	@deploy/check/run.sh all

@@ -66,7 +66,7 @@ resource "google_cloud_run_v2_service" "this" {
   }
 
   template {
-    service_account                  = google_service_account.run.email
+    service_account                  = each.key == "replica" ? google_service_account.read[0].email : google_service_account.run.email
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
     timeout                          = "${var.request_timeout_s}s"
     max_instance_request_concurrency = var.concurrency
@@ -105,7 +105,8 @@ resource "google_cloud_run_v2_service" "this" {
       }
 
       dynamic "env" {
-        for_each = var.secrets
+        # Sources and sinks run in the writer alone, and so only it needs their passwords.
+        for_each = each.key == "replica" ? {} : var.secrets
         content {
           name = env.key
           value_source {
@@ -167,6 +168,7 @@ resource "google_cloud_run_v2_service" "this" {
 
   depends_on = [
     google_secret_manager_secret_iam_member.run,
+    google_storage_bucket_iam_member.read_data,
     google_storage_bucket_iam_member.run_data,
     terraform_data.first_image,
   ]
