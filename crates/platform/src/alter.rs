@@ -93,8 +93,9 @@ pub(crate) async fn plan_again(inner: &Arc<Inner>, catalog: &Catalog, id: u32) -
     // Views are planned after the views that they read.
     readers.sort_by_key(|v| v.version);
     for def in readers {
+        // A replica learns of a changed stream and of a new view at once, and adds the view later.
+        let Ok(entry) = inner.view(&def.name) else { continue };
         let compiled = Arc::new(views::compile_stored(inner, catalog, def).await?);
-        let entry = inner.view(&def.name)?;
         inner.views.write().insert(def.name.clone(), entry.with(def.clone(), compiled));
     }
     Ok(())

@@ -14,6 +14,7 @@ mod functions;
 mod introspect;
 mod jobs;
 mod names;
+mod phases;
 mod platform;
 mod query;
 mod recover;

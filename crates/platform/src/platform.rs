@@ -2,6 +2,7 @@
 //! together. One handle, cheap to clone.
 
 use crate::archiver;
+use crate::phases::Phases;
 use crate::sequencer::{Limits, Sequencer, StreamWrite, WriteKind, WriteRequest};
 use crate::status::Freshness;
 use crate::views::ViewEntry;
@@ -13,6 +14,7 @@ use crate::{
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::context::SessionContext;
+use futures::{StreamExt, TryStreamExt};
 use kaplan_base::{Clock, Lsn, StreamId};
 use kaplan_batch::Store;
 use kaplan_circuit::Clocks;
@@ -34,6 +36,8 @@ use tokio::sync::{Notify, watch};
 
 /// Threads that run queries and batch runs; requests are answered on others.
 const QUERY_THREADS: usize = 2;
+/// Tables of the lake that a start loads at once.
+const TABLES_AT_ONCE: usize = 16;
 /// Size of the log's segments; trimming frees whole ones.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
@@ -274,6 +278,16 @@ async fn open_storage(place: &Place) -> Result<Storage> {
     Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica: None })
 }
 
+/// Loads every stream's table, or creates it.
+async fn create_tables(lake: &Lake, streams: &Streams) -> Result<()> {
+    let tables = streams.all().into_iter().map(|info| {
+        let lake = lake.clone();
+        async move { lake.create(&info.table()).await }
+    });
+    let created = futures::stream::iter(tables).buffer_unordered(TABLES_AT_ONCE);
+    Ok(created.try_collect::<()>().await?)
+}
+
 impl Platform {
     /// Opens the data directory, recovers, and starts the layers. Returns when views that have a
     /// checkpoint follow the log; the others are replayed meanwhile.
@@ -303,6 +317,7 @@ impl Platform {
     }
 
     async fn opened(settings: Settings, clock: Arc<dyn Clock>) -> Result<Platform> {
+        let mut phases = Phases::begin();
         let place = open_place(&settings.data_dir).await?;
         let runtime = QueryThreads::start(&settings.data_dir)?;
         let opened = match settings.read_only {
@@ -310,12 +325,17 @@ impl Platform {
             false => open_storage(&place).await?,
         };
         let Storage { log, epoch, lake, progress, catalog_file, catalog: stored, replica } = opened;
+        phases.ended("log, progress and catalog");
         let streams = Streams::default();
         for def in stored.streams.values() {
             streams.set(recover::info(def)?);
         }
         for id in &stored.dropped {
             streams.set(recover::dropped(*id));
+        }
+        if replica.is_none() {
+            create_tables(&lake, &streams).await?;
+            phases.ended("tables of the lake");
         }
         let planner = Planner::new();
         planner.define(stored.functions.clone());
@@ -340,6 +360,7 @@ impl Platform {
                 Sequencer::start(Arc::clone(&log), Arc::clone(&clock), state.await?, limits)?
             }
         };
+        phases.ended("keys and rows that writes need");
         let freshness = Arc::new(Freshness::default());
         let follows = replica.is_some().then(|| sequencer.clone());
         let (seen, now) = (Arc::clone(&freshness), Arc::clone(&clock));
@@ -553,10 +574,9 @@ impl Inner {
             ];
             return Ok(());
         }
-        for info in self.streams.all() {
-            self.lake.create(&info.table()).await?;
-        }
+        let mut phases = Phases::begin();
         views::restore(self).await?;
+        phases.ended("views");
         let runtime = self.runtime.handle()?;
         *self.tasks.lock() = vec![
             runtime.spawn(archiver::run(Arc::clone(self))),

@@ -333,7 +333,10 @@ async fn definitions(inner: &Arc<Inner>, replica: &Replica, looked: &mut Looked)
     (*next).clone_into(&mut *inner.catalog.lock().await);
     remove_views(inner, &next).await?;
     for id in changed {
-        alter::plan_again(inner, &next, id).await?;
+        // What fails here is not met again: the definitions count as known from now on.
+        if let Err(error) = alter::plan_again(inner, &next, id).await {
+            tracing::error!(%error, "a view that reads a changed stream keeps its plan");
+        }
     }
     let mut defs: Vec<&ViewDef> = next.views.values().collect();
     defs.sort_by_key(|v| v.version);
@@ -422,18 +425,28 @@ async fn compiled(inner: &Inner, catalog: &Catalog, def: &ViewDef) -> Result<Arc
 /// Takes a view in: from the writer's checkpoint, or else by a replay in the background.
 async fn add(inner: &Arc<Inner>, catalog: &Catalog, def: &ViewDef) -> Result<()> {
     let entry = compiled(inner, catalog, def).await?;
-    let published = if entry.is_lambda() { published(inner, &entry).await? } else { None };
+    match restored(inner, &entry).await {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(view = def.name, %error, "the view is replayed"),
+    }
+    build(inner, entry)
+}
+
+/// Brings a view back from what the writer has stored; false if that does not do.
+async fn restored(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result<bool> {
+    let published = if entry.is_lambda() { published(inner, entry).await? } else { None };
     let base = published.as_ref().map_or(Lsn::ZERO, |p| p.lsn);
     if let Some(published) = published {
-        inner.batches.show(def.stored_name(), def.version, published);
+        inner.batches.show(entry.def.stored_name(), entry.def.version, published);
     }
-    match checkpoint(inner, &entry, base).await? {
+    match checkpoint(inner, entry, base).await? {
         Some(view) if view.lsn <= inner.log.head() => {
-            views::attach(inner, &entry, view).await?;
+            views::attach(inner, entry, view).await?;
             *entry.phase.lock() = Phase::Running;
-            Ok(())
+            Ok(true)
         }
-        _ => build(inner, entry),
+        _ => Ok(false),
     }
 }
 
@@ -475,11 +488,7 @@ fn build(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
         while there(&task) && !*task.stop.borrow() {
             match views::bring_up(&task, &entry, true).await {
                 Ok(()) if there(&task) => return,
-                Ok(()) => {
-                    // It was dropped meanwhile.
-                    let _ = task.driver.detach(entry.def.stored_name()).await;
-                    return;
-                }
+                Ok(()) => return withdraw(&task, &entry).await,
                 Err(error) => {
                     tracing::warn!(view = entry.def.name, %error, "replay failed; tried again");
                     tokio::time::sleep(AGAIN).await;
@@ -487,6 +496,19 @@ fn build(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
             }
         }
     })
+}
+
+/// Takes the circuit of a view back that was dropped while it was built. Another one that has its name
+/// by now has lost its place to it, and is built again.
+async fn withdraw(inner: &Arc<Inner>, entry: &ViewEntry) {
+    let name = entry.def.stored_name();
+    let _ = inner.driver.detach(name).await;
+    let other = inner.views.read().values().find(|v| v.def.stored_name() == name).cloned();
+    if let Some(other) = other
+        && let Err(error) = build(inner, other)
+    {
+        tracing::warn!(view = name, %error, "the view is not built");
+    }
 }
 
 /// Takes newer batch views and the history of runs over until the platform stops.
@@ -540,7 +562,12 @@ async fn renew(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result<()> {
         _ => return Ok(()),
     };
     inner.batches.show(name, version, published);
-    views::attach(inner, entry, view).await
+    if let Err(error) = views::attach(inner, entry, view).await {
+        // The circuit that is there does not continue the batch view that is shown.
+        build(inner, Arc::clone(entry))?;
+        return Err(error);
+    }
+    Ok(())
 }
 
 impl Inner {
