@@ -103,8 +103,8 @@ def build(server, options):
         # One commit, which the archiver moves into one file a stream.
         rows = ''.join('INSERT INTO %s VALUES (%d, \'x\');' % (name, n) for name in names)
         server.sql('BEGIN;' + rows + 'COMMIT')
-        while server.status()['archived_lsn'] < server.status()['durable_lsn']:
-            time.sleep(0.005)
+        while (status := server.status())['archived_lsn'] < status['durable_lsn']:
+            time.sleep(0.03)
         if n % 100 == 99:
             print('cold-start: %d data files' % ((n + 1) * STREAMS), flush=True)
 
