@@ -3,6 +3,7 @@
 bucket of a real S3 server, stops the writer, starts others, and measures each until /readyz answers. What
 bounds a start is in its log, a line for each part. At the end VERIFY must be clean.
 usage: cold_start.py PROGRAM [--groups N] [--files N] [--starts N] [--keep DIR]
+With --keep what was built stays in DIR, and the next call with it measures that again.
 needs: scripts/s3.sh. exit: 0 measured, 1 something failed, 77 no S3 server. The last line is JSON."""
 import argparse
 import json
@@ -112,12 +113,15 @@ def build(server, options):
 def measure(options, work):
     environment = bucket(os.path.join(work, 's3'))
     writing = ['--archive-interval-ms', '1', '--compact-bytes', '1', '--log-linger-ms', '1', '--checkpoint-interval-ms', '600000']
-    server = Server(options.program, environment, work, writing)
-    server.wait_ready()
-    began = time.monotonic()
-    build(server, options)
-    server.end(signal.SIGTERM)
-    print('cold-start: built in %d s' % (time.monotonic() - began), flush=True)
+    if not os.path.exists(os.path.join(work, 'built')):
+        server = Server(options.program, environment, work, writing)
+        server.wait_ready()
+        began = time.monotonic()
+        build(server, options)
+        server.end(signal.SIGTERM)
+        print('cold-start: built in %d s' % (time.monotonic() - began), flush=True)
+        with open(os.path.join(work, 'built'), 'w'):
+            pass
     times, parts = [], []
     for n in range(options.starts):
         server = Server(options.program, environment, work, [])
@@ -135,13 +139,14 @@ def measure(options, work):
             answer = one.sql('VERIFY MATERIALIZED VIEW ' + view)
             columns = [column['name'] for column in answer['columns']]
             differences += answer['rows'][0][columns.index('differences')]
-    rows = server.sql('SELECT count(*) AS n FROM groups')['rows'][0][0]
-    assert rows == options.groups, rows
+    groups = server.sql('SELECT count(*) AS n FROM groups')['rows'][0][0]
+    # Every row of the small streams is a file.
+    files = sum(stream['rows'] for stream in server.status()['streams'] if stream['name'].startswith('small_'))
     replica.end(signal.SIGTERM)
     server.end(signal.SIGTERM)
     names = sorted({name for part in parts for name in part})
     median = {name: round(statistics.median(part.get(name, 0) for part in parts)) for name in names}
-    print(json.dumps({'groups': options.groups, 'files': options.files, 'starts': options.starts,
+    print(json.dumps({'groups': groups, 'files': files, 'starts': options.starts,
                       'start_s_median': round(statistics.median(times), 2), 'start_s_max': round(max(times), 2),
                       'replica_s': round(replica_s, 2), 'phases_ms': median, 'differences': differences}))
     return differences

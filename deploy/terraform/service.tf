@@ -43,6 +43,8 @@ locals {
       KAPLAN_POSTGRES   = "off"
       KAPLAN_LOG_FORMAT = "gcp"
       KAPLAN_LOG_LEVEL  = var.log_level
+      # Google's front, and the load balancer where callers come through one.
+      KAPLAN_TRUSTED_PROXIES = var.ingress == "internal-and-cloud-load-balancing" ? "2" : "1"
       # Traces of log lines belong to it.
       GOOGLE_CLOUD_PROJECT = var.project_id
     },

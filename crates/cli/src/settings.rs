@@ -151,6 +151,10 @@ pub struct Sparse {
     /// issuer gives a token, which Google does to anybody.
     #[arg(long, env = "KAPLAN_OIDC_CALLERS", value_name = "LIST")]
     oidc_callers: Option<String>,
+    /// Proxies in front of HTTP, whose entries of X-Forwarded-For say who calls, for the log: 1 on
+    /// Cloud Run, 2 with a load balancer before it. 0: the header is not believed.
+    #[arg(long, env = "KAPLAN_TRUSTED_PROXIES", value_name = "N")]
+    trusted_proxies: Option<u64>,
     /// Largest body of a write over HTTP, in bytes, after decompression.
     #[arg(long, env = "KAPLAN_MAX_BODY_BYTES", value_name = "BYTES")]
     max_body_bytes: Option<u64>,
@@ -224,6 +228,7 @@ struct Program {
     oidc_callers: String,
     max_body_bytes: usize,
     max_in_flight: usize,
+    trusted_proxies: usize,
     postgres_tls_cert: PathBuf,
     postgres_tls_key: PathBuf,
     postgres_user: String,
@@ -339,6 +344,7 @@ impl Effective {
                 postgres_users: program.users()?,
                 max_body_bytes: program.max_body_bytes,
                 max_in_flight: program.max_in_flight,
+                trusted_proxies: program.trusted_proxies,
                 shutdown_grace: Duration::from_millis(program.shutdown_ms / 2),
                 oidc: program.oidc()?,
             },
@@ -401,6 +407,7 @@ fn program_defaults() -> anyhow::Result<toml::Table> {
         ("oidc_callers".to_owned(), "".into()),
         ("max_body_bytes".to_owned(), integer(server.max_body_bytes)?),
         ("max_in_flight".to_owned(), integer(server.max_in_flight)?),
+        ("trusted_proxies".to_owned(), integer(server.trusted_proxies)?),
     ]))
 }
 
@@ -425,7 +432,9 @@ fn read(path: &Path) -> anyhow::Result<Sparse> {
 /// Refuses values that parse but make no sense.
 fn check(table: &toml::Table) -> anyhow::Result<()> {
     for (key, value) in table {
-        if value.as_integer().is_some_and(|n| n <= 0) {
+        // No proxy is what most have.
+        let least = if key == "trusted_proxies" { 0 } else { 1 };
+        if value.as_integer().is_some_and(|n| n < least) {
             bail!("{key} = {value} is refused: it must be above 0");
         }
     }
