@@ -51,8 +51,13 @@ pub(crate) fn of(inner: &Inner) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         ready: inner.ready.load(Ordering::SeqCst)
+            && inner.replica.as_ref().is_none_or(crate::replica::Replica::hears)
             && !inner.draining.load(Ordering::SeqCst)
             && failed.is_none(),
+        replica: inner
+            .replica
+            .as_ref()
+            .map(|replica| replica.status(snapshot.lsn, *inner.archived.borrow())),
         error: failed.map(|e| e.to_string()),
         durable_lsn: inner.log.head(),
         served_lsn: snapshot.lsn,

@@ -105,6 +105,16 @@ fn platform(registry: &mut Registry, status: &Status) {
         gauge.set(value);
         registry.register(name, help, gauge);
     }
+    if let Some(replica) = &status.replica {
+        let behind = Number::default();
+        behind.set(replica.commits_behind);
+        let help = "Commits between what the bucket holds and what this read replica serves";
+        registry.register("replica_commits_behind", help, behind);
+        let looked = Seconds::default();
+        looked.set(replica.looked_us_ago.map_or(f64::NAN, |us| us as f64 / MICROS_PER_SECOND));
+        let help = "Time since this read replica looked at the bucket";
+        registry.register("replica_silent_seconds", help, looked);
+    }
     let uptime = Seconds::default();
     uptime.set(status.uptime_us as f64 / MICROS_PER_SECOND);
     registry.register("uptime_seconds", "Time since start", uptime);
