@@ -5,10 +5,11 @@
 use crate::delta::{batch_of, take_rows, true_rows};
 use crate::outer::{self, Kept};
 use crate::side::Side;
+use crate::split::Split;
 use crate::trace::{Batch, lookup_in};
 use crate::{Delta, Error, Input, Operator, Result, Trace};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::JoinType;
 use datafusion::physical_expr::PhysicalExpr;
 use std::sync::Arc;
@@ -150,6 +151,30 @@ impl Join {
         matches!(self.kind, Inner | Left | Right | Full)
     }
 
+    /// The type of the value that decides on one side.
+    fn types(&self, split: &Split, is_left: bool) -> Option<DataType> {
+        let side = if is_left { &self.left } else { &self.right };
+        let column = *split.columns.first()?;
+        Some(side.input.schema().field(column).data_type().clone())
+    }
+
+    /// Rows dealt by both sides' keys. Columns that may be filled with NULL hold no key.
+    fn together(&self, left: Split, right: Split) -> Split {
+        use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
+        use JoinType::{Right, RightAnti, RightMark, RightSemi};
+        let width = self.left.input.schema().fields().len();
+        let (from_left, from_right) = match self.kind {
+            Inner => (true, Some(width)),
+            Left | LeftSemi | LeftAnti | LeftMark => (true, None),
+            Right => (false, Some(width)),
+            RightSemi | RightAnti | RightMark => (false, Some(0)),
+            JoinType::Full => (false, None),
+        };
+        let mut columns = if from_left { left.columns } else { Vec::new() };
+        columns.extend(from_right.iter().flat_map(|w| right.columns.iter().map(move |c| c + w)));
+        Split { sources: [left.sources, right.sources].concat(), columns }
+    }
+
     /// Rows of one side, with their key columns, as output rows.
     fn output(&self, rows: Delta, is_left: bool, marks: Option<ArrayRef>) -> Result<Delta> {
         let mut columns = rows.rows.columns()[self.pairs.width..].to_vec();
@@ -259,6 +284,15 @@ impl Operator for Join {
 
     fn traces_mut(&mut self) -> Vec<&mut Trace> {
         vec![&mut self.left.trace, &mut self.right.trace]
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        let (left, right) = (self.left.input.splits(), self.right.input.splits());
+        let found = Split::joined(&left, &right, (&self.left.keys, &self.right.keys));
+        // Keys of two types may be equal and have two hashes.
+        let same = |(l, r): &(Split, Split)| self.types(l, true) == self.types(r, false);
+        let found = found.into_iter().filter(same);
+        found.map(|(left, right)| self.together(left, right)).collect()
     }
 
     fn describe(&self) -> String {

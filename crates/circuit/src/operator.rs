@@ -1,6 +1,7 @@
 //! Operators form a tree; a step pulls the changes of the sources through it. Each operator says
 //! whether what it puts out is only ever added to, because cheaper algorithms apply then.
 
+use crate::split::Split;
 use crate::{Clocks, Delta, Error, Result, Trace};
 use arrow::datatypes::SchemaRef;
 
@@ -41,6 +42,11 @@ pub trait Operator: Send {
             }
         }
         Ok(false)
+    }
+    /// The ways in which the sources' rows can be dealt to several circuits that add up, by what
+    /// meets in this operator's state and below; none where there is no such way.
+    fn splits(&self) -> Vec<Split> {
+        Vec::new()
     }
     /// One line for `EXPLAIN`.
     fn describe(&self) -> String;
@@ -122,6 +128,10 @@ impl Operator for Source {
 
     fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
         Vec::new()
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        (0..self.schema.fields().len()).map(|c| Split::of_source(self.index, c)).collect()
     }
 
     fn describe(&self) -> String {

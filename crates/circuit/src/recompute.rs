@@ -9,6 +9,7 @@ use crate::delta::batch_of;
 use crate::emitted::Emitted;
 use crate::key::{canonical, hash_arrays};
 use crate::side::Side;
+use crate::split::{Split, column_of};
 use crate::trace::consolidate;
 use crate::{Delta, Error, Input, Operator, Result, Trace};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -148,6 +149,11 @@ impl Operator for Recompute {
 
     fn traces_mut(&mut self) -> Vec<&mut Trace> {
         vec![&mut self.side.trace, &mut self.emitted.trace]
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        let output = |key: usize| self.output_keys.get(key).and_then(column_of);
+        Split::by_keys(self.side.input.splits(), &self.side.keys, output)
     }
 
     fn describe(&self) -> String {

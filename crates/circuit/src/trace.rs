@@ -19,6 +19,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Batches are merged when the older one is less than this many times the size of the newer.
 const MERGE_RATIO: usize = 3;
+/// Batches that would have more bytes together stay apart: a column of text holds at most 2 GiB, and
+/// a merge takes its inputs' size in memory once more.
+const MERGE_BYTES: usize = 1 << 30;
+/// Rows without a key gain nothing by lying together, but many small batches cost at every read.
+const APPEND_ROWS: usize = 1 << 17;
 
 /// Batch ids are unique within a process, and above every id that was loaded from disk.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -168,6 +173,12 @@ impl Trace {
         self.compact(MERGE_RATIO)
     }
 
+    /// Adds what another trace of this key holds. Nothing is merged: both have been large for long.
+    pub(crate) fn absorb(&mut self, other: &[Arc<Batch>]) {
+        self.batches.extend(other.iter().cloned());
+        self.batches.sort_by_key(|batch| std::cmp::Reverse(batch.len()));
+    }
+
     /// Takes out the rows whose value is at most this one; for traces ordered by value.
     pub(crate) fn take_through(&mut self, value: i64) -> Result<Vec<Delta>> {
         let mut taken = Vec::new();
@@ -199,13 +210,14 @@ impl Trace {
     /// Merges the newest batches while the one before is less than `ratio` times their size.
     fn compact(&mut self, ratio: usize) -> Result<()> {
         let mut first = self.batches.len();
-        let mut size = 0;
+        let (mut size, mut bytes) = (0, 0);
         while first > 0 {
-            let older = self.batches[first - 1].len();
-            if size > 0 && older >= size * ratio {
+            let older = &self.batches[first - 1];
+            if size > 0 && (older.len() >= size * ratio || self.is_full(size, bytes, older)) {
                 break;
             }
-            size += older;
+            size += older.len();
+            bytes += older.bytes();
             first -= 1;
         }
         if self.batches.len() - first > 1 {
@@ -216,6 +228,14 @@ impl Trace {
             }
         }
         Ok(())
+    }
+
+    /// Whether so many rows and bytes would be too many together with this batch.
+    fn is_full(&self, rows: usize, bytes: usize, older: &Batch) -> bool {
+        match self.merge {
+            Merge::Append => rows + older.len() > APPEND_ROWS,
+            _ => bytes + older.bytes() > MERGE_BYTES,
+        }
     }
 
     /// The rows whose key equals one of `keys` (canonical arrays, `hashes` their hashes): for each
