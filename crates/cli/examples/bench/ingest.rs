@@ -1,76 +1,65 @@
-//! Durable ingest: rows a second from call to acknowledgement, with fsync, and with a view until
-//! the rows are visible.
-//!
-//! The archiver works meanwhile, as it does in production; a round is longer than its log tail.
+//! Durable ingest without views: events a second from call to acknowledgement, with fsync. The
+//! archiver works meanwhile, as it does in production.
 
-use crate::data::{self, COLUMNS, COMMIT_ROWS};
-use crate::report::{Report, median};
+use crate::Options;
+use crate::measure::print;
+use crate::nexmark::{bids, define};
 use crate::site::{Site, shares};
 use anyhow::Result;
 use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
+use arrow::json::LineDelimitedWriter;
 use kaplan_connect::formats::{self, Format};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Different commits, and how often a round sends them: long enough for the archiver to take part.
-const COMMITS: usize = 100;
-const REPEATS: usize = 5;
-const ROUNDS: usize = 3;
-/// Writers at work at a time.
+/// Rows of a body, bodies of a round (less where there are fewer bids), writers at a time.
+const BODY_ROWS: usize = 10_000;
+const BODIES: usize = 200;
 const PRODUCERS: usize = 4;
 
-pub async fn measure(report: &mut Report) -> Result<()> {
+pub async fn measure(options: &Options) -> Result<()> {
+    let mut batches = bids(options.text("data")?, BODY_ROWS)?;
+    batches.truncate(BODIES);
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let mut site = Site::open().await?;
-    site.run(&format!("CREATE STREAM plain ({COLUMNS}); CREATE STREAM viewed ({COLUMNS})")).await?;
-    let commits = data::commits(COMMITS)?;
-    let batches = repeated(&commits);
-    let how = format!(
-        "fsync on, {COMMIT_ROWS} rows a commit, {PRODUCERS} producers in flight, median of {ROUNDS}"
-    );
-    let rate = |seconds: f64| (REPEATS * COMMITS * COMMIT_ROWS) as f64 / seconds;
-
-    let bodies = commits.iter().map(|batch| Ok(Arc::new(data::ndjson(batch)?)));
-    let bodies = repeated(&bodies.collect::<Result<Vec<_>>>()?);
-    let mut seconds = Vec::new();
-    for _ in 0..ROUNDS {
-        seconds.push(lines(&site, bodies.clone()).await?);
+    define(&mut site).await?;
+    let note = format!("bids, {BODY_ROWS} rows a body, decoded and durable, {PRODUCERS} writers");
+    for (name, format) in [("Arrow IPC", Format::ArrowIpc), ("NDJSON", Format::NdJson)] {
+        let bodies = batches.iter().map(|b| encoded(b, format)).collect::<Result<Vec<_>>>()?;
+        let bytes: usize = bodies.iter().map(|b| b.len()).sum();
+        let seconds = send(&site, bodies, format).await?;
+        print(&format!("ingest, {name}"), rows as f64 / seconds, "events/s", &note)?;
+        print(&format!("ingest, {name}, bytes"), bytes as f64 / seconds / 1e6, "MB/s", &note)?;
     }
-    let note = format!("decode and append, no view; {how}");
-    report.add("durable ingest, NDJSON", rate(median(&seconds)), "events/s", note);
-
-    let mut seconds = Vec::new();
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        site.append_all("plain", batches.clone(), PRODUCERS).await?;
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    let note = format!("no view; {how}");
-    report.add("durable ingest, Arrow", rate(median(&seconds)), "events/s", note);
-
-    let query = data::windowed("viewed");
-    site.run(&format!("CREATE MATERIALIZED VIEW live AS {query}")).await?;
-    let seconds = followed(&mut site, &batches).await?;
-    let note = format!("one windowed aggregate kept, until visible; {how}");
-    report.add("live ingest with a view, Arrow", rate(median(&seconds)), "events/s", note);
     site.close().await
 }
 
-/// What one round sends; the copies share their bytes.
-fn repeated<T: Clone>(once: &[T]) -> Vec<T> {
-    std::iter::repeat_n(once, REPEATS).flatten().cloned().collect()
+fn encoded(batch: &RecordBatch, format: Format) -> Result<Arc<Vec<u8>>> {
+    let mut body = Vec::new();
+    if format == Format::NdJson {
+        let mut writer = LineDelimitedWriter::new(&mut body);
+        writer.write(batch)?;
+        writer.finish()?;
+    } else {
+        let mut writer = StreamWriter::try_new(&mut body, &batch.schema())?;
+        writer.write(batch)?;
+        writer.finish()?;
+    }
+    Ok(Arc::new(body))
 }
 
 /// Decodes and appends every body; seconds.
-async fn lines(site: &Site, bodies: Vec<Arc<Vec<u8>>>) -> Result<f64> {
-    let schema = site.platform.stream_schema("plain")?;
+async fn send(site: &Site, bodies: Vec<Arc<Vec<u8>>>, format: Format) -> Result<f64> {
+    let schema = site.platform.stream_schema("bid")?;
     let start = Instant::now();
     let mut tasks = Vec::new();
     for share in shares(bodies, PRODUCERS) {
         let (platform, schema) = (site.platform.clone(), schema.clone());
         tasks.push(tokio::spawn(async move {
             for body in share {
-                let rows = formats::decode(Format::NdJson, &schema, &body)?;
-                platform.append("plain", rows, None).await?;
+                let rows = formats::decode(format, &schema, &body)?;
+                platform.append("bid", rows, None).await?;
             }
             anyhow::Ok(())
         }));
@@ -79,16 +68,4 @@ async fn lines(site: &Site, bodies: Vec<Arc<Vec<u8>>>) -> Result<f64> {
         task.await??;
     }
     Ok(start.elapsed().as_secs_f64())
-}
-
-/// Appends all batches and waits until the view shows them; seconds of each round.
-async fn followed(site: &mut Site, batches: &[RecordBatch]) -> Result<Vec<f64>> {
-    let mut seconds = Vec::new();
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        let last = site.append_all("viewed", batches.to_vec(), PRODUCERS).await?;
-        site.platform.wait_visible(last).await?;
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    Ok(seconds)
 }

@@ -1,55 +1,72 @@
-//! The benchmark: `bench [--rows N] [--out DIR]`. Runs the platform in this process on a directory
-//! that is deleted at the end, prints a table, and writes `DIR/results.md` and `DIR/results.json`.
+//! Kaplan's half of the benchmark: `bench COMMAND --name value ..` takes one measurement and prints
+//! one JSON object a figure. `bench/run.py` runs it beside other engines and writes the report.
 //!
-//! What is measured is the platform's own interface: no HTTP, no PostgreSQL wire. Inputs are made
-//! before the clock starts. The directory is not below /tmp, which may be a RAM disk where fsync
-//! costs nothing.
+//! Each command is a process of its own, so that its peak memory is its own. Inputs are made before
+//! the clock starts. Data lie below the cache directory, not below /tmp, which may be a RAM disk
+//! where fsync costs nothing.
 
+mod change;
 mod data;
-mod history;
+mod freshness;
 mod ingest;
+mod live;
+mod measure;
+mod nexmark;
 mod reads;
-mod report;
 mod site;
 
 use anyhow::{Context, Result, bail};
-use report::Report;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
-/// Rows of the history that is replayed, unless `--rows` says otherwise.
-const ROWS: usize = 10_000_000;
+const USAGE: &str = "bench load --site DIR --data DIR | replay --site DIR --query NAME --sql FILE \
+    --out FILE | batch --site DIR --sql FILE | ingest --data DIR | live --data DIR --views 1|4 | \
+    small --data DIR | freshness --data DIR | change --rows N | full --data DIR | \
+    reads --keys N --clients N";
 
-struct Arguments {
-    rows: usize,
-    out: PathBuf,
-}
+/// The command's options by name.
+pub struct Options(BTreeMap<String, String>);
 
-fn arguments() -> Result<Arguments> {
-    let mut parsed = Arguments { rows: ROWS, out: PathBuf::from("bench") };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--rows" => parsed.rows = value.parse().context("--rows is a whole number")?,
-            "--out" => parsed.out = value.into(),
-            _ => bail!("{name}: use --rows N and --out DIR"),
+impl Options {
+    fn parse(mut given: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = BTreeMap::new();
+        while let Some(name) = given.next() {
+            let Some(name) = name.strip_prefix("--") else { bail!("{name}: {USAGE}") };
+            let value = given.next().with_context(|| format!("--{name} needs a value"))?;
+            options.insert(name.to_owned(), value);
         }
+        Ok(Self(options))
     }
-    if parsed.rows < data::COMMIT_ROWS {
-        bail!("--rows {}: at least {} are needed", parsed.rows, data::COMMIT_ROWS);
+
+    /// The text of an option.
+    pub fn text(&self, name: &str) -> Result<&str> {
+        Ok(self.0.get(name).with_context(|| format!("--{name} is missing: {USAGE}"))?)
     }
-    Ok(parsed)
+
+    /// An option that is a whole number.
+    pub fn number(&self, name: &str) -> Result<usize> {
+        let text = self.text(name)?;
+        text.parse().with_context(|| format!("--{name} {text}: a whole number is needed"))
+    }
 }
 
 fn main() -> Result<()> {
-    let arguments = arguments()?;
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().context(USAGE)?;
+    let options = Options::parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut report = Report::default();
     runtime.block_on(async {
-        ingest::measure(&mut report).await?;
-        history::measure(&mut report, arguments.rows).await?;
-        reads::measure(&mut report).await
-    })?;
-    report.peak_memory()?;
-    report.write(&arguments.out, arguments.rows)
+        match command.as_str() {
+            "load" => nexmark::load(&options).await,
+            "replay" => nexmark::replay(&options).await,
+            "batch" => nexmark::batch(&options).await,
+            "ingest" => ingest::measure(&options).await,
+            "live" => live::measure(&options).await,
+            "small" => live::small(&options).await,
+            "full" => live::full(&options).await,
+            "freshness" => freshness::measure(&options).await,
+            "change" => change::measure(&options).await,
+            "reads" => reads::measure(&options).await,
+            _ => bail!("{command}: {USAGE}"),
+        }
+    })
 }

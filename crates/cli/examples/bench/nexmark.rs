@@ -1,107 +1,103 @@
-//! A history in the lake: how fast views are replayed over it, and how fast a batch run is beside
-//! the same query in plain DataFusion over the same files.
+//! Nexmark's history in the lake: how fast views are replayed from it through `CREATE MATERIALIZED
+//! VIEW`, state kept and ready to follow, and how fast a batch run over it is.
 
-use crate::data::{self, COLUMNS, COMMIT_ROWS};
-use crate::report::{Report, median};
+use crate::Options;
+use crate::measure::{peak_mib, print};
 use crate::site::Site;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::fs::File;
+use std::path::Path;
 use std::time::Instant;
 
-/// Rounds of one measure.
-const ROUNDS: usize = 3;
-/// No further round begins after this many seconds.
-const PATIENCE_S: f64 = 60.0;
-/// Commits made before they are given to the platform, which bounds memory.
-const CHUNK: usize = 20;
+/// Rows of one commit of the history.
+const COMMIT_ROWS: usize = 100_000;
+/// The streams of Nexmark, each in `NAME.parquet`.
+const STREAMS: [&str; 3] = ["person", "auction", "bid"];
+const DEFINITIONS: &str = include_str!("../../../../examples/nexmark/streams.sql");
 
-pub async fn measure(report: &mut Report, rows: usize) -> Result<()> {
-    let mut site = Site::open().await?;
-    let rows = fill(&mut site, rows).await?;
-    let filter = "SELECT auction, price FROM bids WHERE auction % 123 = 0";
-    replay(report, &mut site, rows, "replay, filter view", "filter", filter).await?;
-    let aggregate = data::windowed("bids");
-    let name = "replay, windowed aggregate view";
-    replay(report, &mut site, rows, name, "aggregate", &aggregate).await?;
-    batch(report, &mut site, rows, &aggregate).await?;
+/// The rows of a Parquet file, in batches of this many.
+pub fn rows_of(
+    data: &str,
+    name: &str,
+    rows: usize,
+) -> Result<impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> + use<>> {
+    let path = Path::new(data).join(format!("{name}.parquet"));
+    let file = File::open(&path).with_context(|| path.display().to_string())?;
+    Ok(ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(rows).build()?)
+}
+
+/// All bids of the data, in batches of this many rows.
+pub fn bids(data: &str, rows: usize) -> Result<Vec<RecordBatch>> {
+    Ok(rows_of(data, "bid", rows)?.collect::<Result<_, _>>()?)
+}
+
+/// Creates Nexmark's streams.
+pub async fn define(site: &mut Site) -> Result<()> {
+    site.run(DEFINITIONS).await
+}
+
+/// Fills a site with the data and waits until the lake has all of it.
+pub async fn load(options: &Options) -> Result<()> {
+    let mut site = Site::at(options.text("site")?.into()).await?;
+    define(&mut site).await?;
+    let mut count = 0;
+    let start = Instant::now();
+    for name in STREAMS {
+        for rows in rows_of(options.text("data")?, name, COMMIT_ROWS)? {
+            let rows = rows?;
+            count += rows.num_rows();
+            site.platform.append(name, vec![rows], None).await?;
+        }
+    }
+    site.wait_archived().await?;
+    let seconds = start.elapsed().as_secs_f64();
+    print("load", count as f64 / seconds, "rows/s", "Parquet to the lake, durable")?;
     site.close().await
 }
 
-/// Ingests the bids and waits until the lake has them; how many there are.
-async fn fill(site: &mut Site, rows: usize) -> Result<usize> {
-    site.run(&format!("CREATE STREAM bids ({COLUMNS})")).await?;
-    let commits: Vec<usize> = (0..rows / COMMIT_ROWS).collect();
-    for chunk in commits.chunks(CHUNK) {
-        let batches = chunk.iter().map(|n| data::bids(n * COMMIT_ROWS)).collect::<Result<_>>()?;
-        site.append_all("bids", batches, 1).await?;
+/// Times the creation of a view over the history, and writes its rows to a file.
+pub async fn replay(options: &Options) -> Result<()> {
+    let mut site = Site::at(options.text("site")?.into()).await?;
+    let (name, query) = (options.text("query")?, read(options.text("sql")?)?);
+    let start = Instant::now();
+    site.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let held = site.view(name)?;
+    let note = format!("{} rows of state", held.state_rows);
+    print("replay", seconds, "s", &note)?;
+    print("state", held.state_bytes as f64 / f64::from(1 << 20), "MiB", &note)?;
+    let start = Instant::now();
+    let rows = site.rows(&format!("SELECT * FROM {name}")).await?;
+    print("first read", start.elapsed().as_secs_f64(), "s", "SELECT * of the view")?;
+    let out = options.text("out")?;
+    let file = File::create(out).with_context(|| out.to_owned())?;
+    let mut writer = ArrowWriter::try_new(file, rows.schema, None)?;
+    for batch in &rows.batches {
+        writer.write(batch)?;
     }
-    site.wait_archived().await?;
-    Ok(commits.len() * COMMIT_ROWS)
+    writer.close()?;
+    site.run(&format!("DROP MATERIALIZED VIEW {name}")).await?;
+    site.close().await
 }
 
-/// Times the creation of a view over the whole history.
-async fn replay(
-    report: &mut Report,
-    site: &mut Site,
-    rows: usize,
-    name: &str,
-    view: &str,
-    query: &str,
-) -> Result<()> {
-    let mut seconds = Vec::new();
-    while more(&seconds) {
-        let start = Instant::now();
-        site.run(&format!("CREATE MATERIALIZED VIEW {view} AS {query}")).await?;
-        seconds.push(start.elapsed().as_secs_f64());
-        if more(&seconds) {
-            site.run(&format!("DROP MATERIALIZED VIEW {view}")).await?;
-        }
-    }
-    let (count, held) = (seconds.len(), site.view(view)?);
-    site.run(&format!("DROP MATERIALIZED VIEW {view}")).await?;
-    let note = format!(
-        "CREATE MATERIALIZED VIEW over {rows} rows in the lake, {} rows of state, median of {count}",
-        held.state_rows
-    );
-    report.add(name, rows as f64 / median(&seconds), "events/s", note);
-    Ok(())
-}
-
-/// Times full batch runs and the query alone.
-async fn batch(report: &mut Report, site: &mut Site, rows: usize, query: &str) -> Result<()> {
-    let mut plain = Vec::new();
-    let mut groups = 0;
-    while more(&plain) {
-        let start = Instant::now();
-        let result = site.rows(query).await?;
-        plain.push(start.elapsed().as_secs_f64());
-        groups = result.batches.iter().map(|b| b.num_rows()).sum();
-    }
+/// Times a full batch run of a Lambda view.
+pub async fn batch(options: &Options) -> Result<()> {
+    let mut site = Site::at(options.text("site")?.into()).await?;
+    let query = read(options.text("sql")?)?;
     let options = "WITH (architecture = 'lambda')";
-    site.run(&format!("CREATE MATERIALIZED VIEW lambda {options} AS {query}")).await?;
-    let mut runs = Vec::new();
-    let next = "INSERT INTO bids VALUES (1, 1, 1, 'Apple', '2024-03-01 00:00:00')";
-    while more(&runs) {
-        // A batch view is published once for an LSN, so each run needs one of its own.
-        site.run(next).await?;
-        site.wait_archived().await?;
-        let start = Instant::now();
-        site.run("REFRESH MATERIALIZED VIEW lambda FULL").await?;
-        runs.push(start.elapsed().as_secs_f64());
-    }
-    let (query_s, run_s) = (median(&plain), median(&runs));
-    let of = |count: usize| format!("{groups} groups of {rows} rows, median of {count}");
-    report.add(
-        "the aggregate as a query",
-        query_s,
-        "s",
-        format!("DataFusion, {}", of(plain.len())),
-    );
-    let note = format!("REFRESH .. FULL, computed, stored and published; {}", of(runs.len()));
-    report.add("the aggregate as a batch run", run_s, "s", note);
-    report.add("batch run to query", run_s / query_s, "x", "1 is as fast as plain DataFusion");
-    Ok(())
+    site.run(&format!("CREATE MATERIALIZED VIEW batched {options} AS {query}")).await?;
+    let before = peak_mib()?;
+    let start = Instant::now();
+    site.run("REFRESH MATERIALIZED VIEW batched FULL").await?;
+    let note = format!("computed, stored and published; {before:.0} MiB before");
+    print("batch run", start.elapsed().as_secs_f64(), "s", &note)?;
+    site.run("DROP MATERIALIZED VIEW batched").await?;
+    site.close().await
 }
 
-fn more(seconds: &[f64]) -> bool {
-    seconds.len() < ROUNDS && seconds.iter().sum::<f64>() < PATIENCE_S
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.to_owned())
 }

@@ -1,114 +1,91 @@
-//! Reads of a view with a million groups, and how soon it shows what was acknowledged.
+//! Point reads by key of a view over the PostgreSQL wire, many clients at once; the same clients
+//! read a PostgreSQL table where `--peer` says how to reach one.
 
-use crate::data::{self, COMMIT_ROWS, KEYS};
-use crate::report::{Report, median, percentile};
+use crate::Options;
+use crate::data::{self, COMMIT_ROWS};
+use crate::measure::{latency, milliseconds, print};
 use crate::site::Site;
-use anyhow::{Result, ensure};
-use arrow::array::RecordBatch;
-use kaplan_platform::{RowSet, ViewRead};
+use anyhow::{Context, Result, ensure};
+use kaplan_server::Options as ServerOptions;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use tokio_postgres::{Client, NoTls};
 
-/// Reads before the clock starts, and those that are timed.
-const WARM_UP: usize = 20;
-const READS: usize = 500;
-const FULL_READS: usize = 3;
-/// Commits whose visibility is timed, the rows of each, and the pause between them.
-const COMMITS: usize = 300;
-const ROWS: usize = 10;
-const PAUSE: Duration = Duration::from_millis(20);
+/// Reads of each client before the clock starts, and those that are timed.
+const WARM_UP: usize = 5;
+const READS: usize = 100;
+const VIEW: &str = "SELECT k, count(*) AS n, sum(v) AS total FROM keyed GROUP BY k";
 
-pub async fn measure(report: &mut Report) -> Result<()> {
+pub async fn measure(options: &Options) -> Result<()> {
+    let (keys, clients) = (options.number("keys")?, options.number("clients")?);
+    if let Ok(peer) = options.text("peer") {
+        let client = connect(peer).await?;
+        client
+            .batch_execute(&format!(
+                "DROP TABLE IF EXISTS by_key;
+                 CREATE TABLE by_key (k bigint PRIMARY KEY, n bigint, total bigint);
+                 INSERT INTO by_key SELECT k, 1, k % 1000 FROM generate_series(0, {keys} - 1) k;
+                 ANALYZE by_key"
+            ))
+            .await?;
+        return read(peer, keys, clients, "PostgreSQL").await;
+    }
     let mut site = Site::open().await?;
-    let query = "SELECT k, count(*) AS n, sum(v) AS total FROM keyed GROUP BY k";
     site.run("CREATE STREAM keyed (k bigint, v bigint)").await?;
-    site.run(&format!("CREATE MATERIALIZED VIEW by_key AS {query}")).await?;
-    let batches = (0..KEYS / COMMIT_ROWS).map(|n| data::keys(n * COMMIT_ROWS));
+    site.run(&format!("CREATE MATERIALIZED VIEW by_key AS {VIEW}")).await?;
+    let batches = (0..keys / COMMIT_ROWS).map(|n| data::keys(n * COMMIT_ROWS, keys));
     let last = site.append_all("keyed", batches.collect::<Result<_>>()?, 1).await?;
     site.platform.wait_visible(last).await?;
     site.wait_archived().await?;
-    keys(report, &mut site).await?;
-    full(report, &mut site).await?;
-    freshness(report, &site).await?;
-    let view = site.view("by_key")?;
-    let bytes = view.state_bytes as f64 / view.state_rows.max(1) as f64;
-    let note = format!("{} rows of state: a key, a count and a sum, by status", view.state_rows);
-    report.add("state of a group", bytes, "bytes", note);
+    let wire = ServerOptions { http: None, ..ServerOptions::default() };
+    let wire = ServerOptions { postgres: Some("127.0.0.1:0".parse()?), ..wire };
+    let server = kaplan_server::Server::bind(wire).await?;
+    let address = server.postgres_addr().context("the wire has no address")?;
+    let platform = site.platform.clone();
+    let serving = tokio::spawn(server.run(platform, std::future::pending()));
+    let target = format!("host=127.0.0.1 port={} user=kaplan dbname=kaplan", address.port());
+    read(&target, keys, clients, "Kaplan").await?;
+    serving.abort();
     site.close().await
 }
 
-fn count(rows: &RowSet) -> usize {
-    rows.batches.iter().map(RecordBatch::num_rows).sum()
+async fn connect(target: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(target, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
-/// Reads single keys, by SQL and without.
-async fn keys(report: &mut Report, site: &mut Site) -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let (mut sql, mut direct) = (Vec::new(), Vec::new());
+/// Reads by all clients at once.
+async fn read(target: &str, keys: usize, clients: usize, engine: &str) -> Result<()> {
+    let mut tasks = Vec::new();
+    let start = Instant::now();
+    for seed in 0..clients {
+        let client = connect(target).await?;
+        tasks.push(tokio::spawn(one(client, keys, seed as u64)));
+    }
+    let mut ms = Vec::new();
+    for task in tasks {
+        ms.extend(task.await??);
+    }
+    let rate = (clients * (WARM_UP + READS)) as f64 / start.elapsed().as_secs_f64();
+    let note = format!("{keys} keys, {clients} clients, prepared statements, clients included");
+    latency(&format!("point read, {engine}"), &mut ms, &note)?;
+    print(&format!("point reads, {engine}"), rate, "reads/s", &note)
+}
+
+async fn one(client: Client, keys: usize, seed: u64) -> Result<Vec<f64>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let statement = client.prepare("SELECT k, n, total FROM by_key WHERE k = $1").await?;
+    let mut ms = Vec::new();
     for n in 0..WARM_UP + READS {
-        let key = rng.random_range(0..KEYS).to_string();
+        let key = rng.random_range(0..keys) as i64;
         let start = Instant::now();
-        let rows = site.rows(&format!("SELECT k, n, total FROM by_key WHERE k = {key}")).await?;
-        let by_sql = start.elapsed();
-        ensure!(count(&rows) == 1, "key {key}: {} rows by SQL", count(&rows));
-        let filters = vec![("k".to_owned(), key.clone())];
-        let read = ViewRead { view: "by_key".to_owned(), filters, ..ViewRead::default() };
-        let start = Instant::now();
-        let rows = site.platform.read_view(read).await?;
-        let directly = start.elapsed();
-        ensure!(count(&rows) == 1, "key {key}: {} rows by read_view", count(&rows));
+        let rows = client.query(&statement, &[&key]).await?;
+        ensure!(rows.len() == 1, "key {key}: {} rows", rows.len());
         if n >= WARM_UP {
-            sql.push(milliseconds(by_sql));
-            direct.push(milliseconds(directly));
+            ms.push(milliseconds(start.elapsed()));
         }
     }
-    let note = format!("one key of {KEYS}, {READS} reads one after the other");
-    latency(report, "read of one key, SQL", &mut sql, &note);
-    latency(report, "read of one key, read_view", &mut direct, &note);
-    Ok(())
-}
-
-/// Reads the whole view.
-async fn full(report: &mut Report, site: &mut Site) -> Result<()> {
-    let mut ms = Vec::new();
-    for _ in 0..FULL_READS {
-        let start = Instant::now();
-        let rows = site.rows("SELECT * FROM by_key").await?;
-        ms.push(milliseconds(start.elapsed()));
-        ensure!(count(&rows) == KEYS, "{} rows of {KEYS}", count(&rows));
-    }
-    let note = format!("SELECT * of {KEYS} groups, median of {FULL_READS}");
-    report.add("full read", median(&ms), "ms", note);
-    Ok(())
-}
-
-/// Times small commits: until acknowledged, and from there until visible.
-async fn freshness(report: &mut Report, site: &Site) -> Result<()> {
-    let (mut acknowledged, mut visible) = (Vec::new(), Vec::new());
-    for n in 0..COMMITS {
-        let rows = data::keys(n * COMMIT_ROWS)?.slice(0, ROWS);
-        let start = Instant::now();
-        let ack = site.platform.append("keyed", vec![rows], None).await?;
-        acknowledged.push(milliseconds(start.elapsed()));
-        let start = Instant::now();
-        site.platform.wait_visible(ack.lsn).await?;
-        visible.push(milliseconds(start.elapsed()));
-        tokio::time::sleep(PAUSE).await;
-    }
-    let note = format!("{COMMITS} commits of {ROWS} rows, {} ms apart", PAUSE.as_millis());
-    latency(report, "append to acknowledged", &mut acknowledged, &format!("{note}, fsync on"));
-    latency(report, "acknowledged to visible", &mut visible, &format!("{note}, {KEYS} groups"));
-    Ok(())
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1_000.0
-}
-
-fn latency(report: &mut Report, name: &str, ms: &mut [f64], note: &str) {
-    ms.sort_by(f64::total_cmp);
-    for percent in [50, 99] {
-        report.add(format!("{name}, p{percent}"), percentile(ms, percent), "ms", note);
-    }
+    Ok(ms)
 }
