@@ -17,8 +17,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Batches are merged when the older one is less than this many times the size of the newer.
+/// Partial states are merged when the older batch is less than this many times the size of the newer:
+/// a group in both costs memory and every read.
 const MERGE_RATIO: usize = 3;
+/// Rows are merged when so many batches of similar size (within the same factor) have come together:
+/// each row is written again once for every such factor of the trace's size.
+const MERGE_TOGETHER: usize = 4;
 /// Batches that would have more bytes together stay apart: a column of text holds at most 2 GiB, and
 /// a merge takes its inputs' size in memory once more.
 const MERGE_BYTES: usize = 1 << 30;
@@ -170,7 +174,14 @@ impl Trace {
             return Ok(());
         }
         self.batches.push(batch);
-        self.compact(MERGE_RATIO)
+        while let Some(first) = self.first_to_merge() {
+            let merged = merge(&self.keyer, &self.merge, &self.batches[first..])?;
+            self.batches.truncate(first);
+            if !merged.is_empty() {
+                self.batches.push(Arc::new(merged));
+            }
+        }
+        Ok(())
     }
 
     /// Adds what another trace of this key holds. Nothing is merged: both have been large for long.
@@ -207,27 +218,26 @@ impl Trace {
         firsts.min().map(|first| (first ^ (1 << 63)).cast_signed())
     }
 
-    /// Merges the newest batches while the one before is less than `ratio` times their size.
-    fn compact(&mut self, ratio: usize) -> Result<()> {
+    /// Where the newest batches begin that are to be merged; None: it is well as it is.
+    fn first_to_merge(&self) -> Option<usize> {
+        let last = self.batches.last()?;
         let mut first = self.batches.len();
         let (mut size, mut bytes) = (0, 0);
         while first > 0 {
             let older = &self.batches[first - 1];
-            if size > 0 && (older.len() >= size * ratio || self.is_full(size, bytes, older)) {
+            let similar = match self.merge {
+                Merge::Sum => tier(older.len()) <= tier(last.len()),
+                _ => older.len() < size * MERGE_RATIO,
+            };
+            if size > 0 && (!similar || self.is_full(size, bytes, older)) {
                 break;
             }
             size += older.len();
             bytes += older.bytes();
             first -= 1;
         }
-        if self.batches.len() - first > 1 {
-            let merged = merge(&self.keyer, &self.merge, &self.batches[first..])?;
-            self.batches.truncate(first);
-            if !merged.is_empty() {
-                self.batches.push(Arc::new(merged));
-            }
-        }
-        Ok(())
+        let together = if matches!(self.merge, Merge::Sum) { MERGE_TOGETHER } else { 2 };
+        (self.batches.len() - first >= together).then_some(first)
     }
 
     /// Whether so many rows and bytes would be too many together with this batch.
@@ -306,13 +316,52 @@ fn equal_range(hashes: &[u64], from: usize, hash: u64) -> Range<usize> {
     start..end
 }
 
+/// How often a batch's size has grown by [`MERGE_TOGETHER`].
+fn tier(rows: usize) -> u32 {
+    rows.max(1).ilog(MERGE_TOGETHER)
+}
+
 /// Positions in ascending order of hash.
 pub(crate) fn sorted_order(hashes: &[u64]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..hashes.len() as u32).collect();
-    if !hashes.is_sorted() {
-        order.sort_unstable_by_key(|i| (hashes[*i as usize], *i));
+    if hashes.is_sorted() {
+        return (0..hashes.len() as u32).collect();
     }
-    order
+    let mut pairs = dealt(hashes);
+    let mut start = 0;
+    // Each bucket is small and in the cache.
+    while start < pairs.len() {
+        let bucket = pairs[start].0 >> bucket_shift(hashes.len());
+        let same = |(hash, _): &&(u64, u32)| hash >> bucket_shift(hashes.len()) == bucket;
+        let end = start + pairs[start..].iter().take_while(same).count();
+        pairs[start..end].sort_unstable();
+        start = end;
+    }
+    pairs.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Hashes with their rows, in the order of the hashes' first bits.
+fn dealt(hashes: &[u64]) -> Vec<(u64, u32)> {
+    let shift = bucket_shift(hashes.len());
+    let bucket = |hash: u64| (hash >> shift) as usize;
+    let mut next = vec![0_u32; (1 << (64 - shift)) + 1];
+    for hash in hashes {
+        next[bucket(*hash) + 1] += 1;
+    }
+    for at in 1..next.len() {
+        next[at] += next[at - 1];
+    }
+    let mut pairs = vec![(0, 0); hashes.len()];
+    for (row, hash) in hashes.iter().enumerate() {
+        let to = &mut next[bucket(*hash)];
+        pairs[*to as usize] = (*hash, row as u32);
+        *to += 1;
+    }
+    pairs
+}
+
+/// How many bits of a hash come after those that name its bucket: buckets have some tens of rows.
+fn bucket_shift(rows: usize) -> u32 {
+    64 - (rows / 32).max(2).ilog2().clamp(1, 16)
 }
 
 /// Sorts rows by the hash of their key into a batch.
