@@ -37,8 +37,9 @@ def shown(value):
 
 
 class Report:
-    def __init__(self, events):
+    def __init__(self, events, remark=""):
         self.events = events
+        self.remark = remark
         self.profile = "unknown"
         self.rows = []
         self.wrong = False
@@ -71,7 +72,7 @@ class Report:
         asked = [r for r in rows if r["met"] is not None]
         machine = dict(cpu=cpu(), cores=os.cpu_count(), memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1))
         busy = sorted(self.load)[len(self.load) // 2] if self.load else 0
-        result = dict(commit=commit(), profile=self.profile, events=self.events, machine=machine, load_average=round(busy, 1), targets=len(asked), targets_met=sum(r["met"] for r in asked), rows=rows)
+        result = dict(commit=commit(), profile=self.profile, events=self.events, machine=machine, load_average=round(busy, 1), remark=self.remark, targets=len(asked), targets_met=sum(r["met"] for r in asked), rows=rows)
         (where / "results.json").write_text(json.dumps(result, indent=2) + "\n")
         (where / "results.md").write_text(self.markdown(result))
 
@@ -88,6 +89,8 @@ class Report:
             text += ["**These figures are of a dev build**, in which only the crates that touch every row are optimised; peers are release builds. `make bench` builds release.", ""]
         if result["load_average"] > machine["cores"] + 1:
             text += [f"**The machine was busy with other work** (load average {result['load_average']}): ratios count, not figures.", ""]
+        if result["remark"]:
+            text += [result["remark"], ""]
         text += [
             "`make bench` writes this file. Rows with a peer have been measured in turn with it; a replay's time counts only if its answer equals DuckDB's. "
             "[docs/performance.md](../docs/performance.md) says what limits each.",

@@ -63,7 +63,7 @@ class Bench:
         self.python = peers_python()
         self.data = CACHE / f"data-{options.events}"
         self.site = CACHE / f"site-{options.events}-{os.getpid()}"
-        self.report = report.Report(options.events)
+        self.report = report.Report(options.events, options.remark)
 
     def kaplan(self, *command):
         """The figures of one command of `bench` by name."""
@@ -268,6 +268,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement; the median counts")
     parser.add_argument("--only", help="parts, with commas between them: replay,live,ingest,freshness,changes,reads,batch")
     parser.add_argument("--queries", help="queries of replay, with commas between them")
+    parser.add_argument("--remark", default="", help="a sentence for the report's head")
     parser.add_argument("--out", default=str(HERE), help="where the report goes")
     CACHE.mkdir(parents=True, exist_ok=True)
     if Bench(parser.parse_args()).measure():

@@ -14,6 +14,14 @@ pub struct Input<'a> {
     pub clocks: &'a Clocks,
 }
 
+impl Input<'_> {
+    /// The rows of all sources' deltas.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.deltas.iter().flatten().map(Delta::len).sum()
+    }
+}
+
 /// A node of the tree.
 pub trait Operator: Send {
     /// The columns of the output.

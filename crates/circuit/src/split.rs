@@ -19,6 +19,9 @@ pub struct Split {
     pub columns: Vec<usize>,
 }
 
+/// Key expressions.
+type Keys<'a> = &'a [Arc<dyn PhysicalExpr>];
+
 /// How a view's rows can be dealt to circuits that add up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -73,7 +76,7 @@ impl Split {
     pub(crate) fn joined(
         left: &[Self],
         right: &[Self],
-        keys: (&[Arc<dyn PhysicalExpr>], &[Arc<dyn PhysicalExpr>]),
+        keys: (Keys<'_>, Keys<'_>),
     ) -> Vec<(Self, Self)> {
         let mut found = Vec::new();
         for (l, r) in keys.0.iter().zip(keys.1) {

@@ -492,3 +492,67 @@ pub fn consolidate(deltas: Vec<Delta>) -> Result<Option<Delta>> {
     }
     Ok(Some(merge(&keyer, &Merge::Sum, &sorted)?.delta))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    fn trace(merge: Merge) -> Trace {
+        let schema = Schema::new(vec![Field::new("k", DataType::Int64, false)]);
+        Trace::new(Arc::new(schema), vec![0], merge)
+    }
+
+    fn rows(trace: &Trace, values: std::ops::Range<i64>) -> Delta {
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        let schema = SchemaRef::clone(trace.schema());
+        Delta::insert(arrow::array::RecordBatch::try_new(schema, vec![values]).unwrap())
+    }
+
+    #[test]
+    fn hashes_are_ordered_whatever_they_are() {
+        // Scattered over all bits.
+        let hash = |row: u64| (row % 40_000).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for count in [0, 1, 2, 33, 1_000, 70_000] {
+            // All over, all in one bucket, and with equal ones.
+            for (shift, mask) in [(0, u64::MAX), (40, u64::MAX), (0, 0xff)] {
+                let hashes: Vec<u64> = (0..count).map(|row| (hash(row) >> shift) & mask).collect();
+                let mut expected: Vec<u32> = (0..count as u32).collect();
+                expected.sort_by_key(|row| hashes[*row as usize]);
+                assert_eq!(sorted_order(&hashes), expected, "{count} {shift} {mask}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trace_has_few_batches_and_writes_rows_seldom() {
+        let mut trace = trace(Merge::Sum);
+        let mut written = 0;
+        for step in 0..5_000 {
+            let before: Vec<u64> = trace.batches().iter().map(|b| b.id).collect();
+            let delta = rows(&trace, step..step + 1);
+            trace.insert(delta).unwrap();
+            let new = trace.batches().iter().filter(|b| !before.contains(&b.id));
+            written += new.map(|b| b.len()).sum::<usize>();
+            let most = (MERGE_TOGETHER - 1) * (tier(trace.len()) as usize + 1);
+            assert!(trace.batches().len() <= most, "{} batches", trace.batches().len());
+        }
+        assert_eq!(trace.len(), 5_000);
+        // Once for each tier, and once to come in.
+        assert!(written <= 5_000 * (tier(5_000) as usize + 1), "{written} rows written");
+    }
+
+    #[test]
+    fn rows_without_a_key_are_not_written_again_and_again() {
+        let mut trace = trace(Merge::Append);
+        for step in 0..10 {
+            let from = step * APPEND_ROWS as i64;
+            let delta = rows(&trace, from..from + APPEND_ROWS as i64);
+            trace.insert(delta).unwrap();
+            trace.insert(rows(&trace, 0..10)).unwrap();
+        }
+        assert!(trace.batches().iter().all(|b| b.len() <= APPEND_ROWS));
+        assert!(trace.batches().len() <= 20, "{} batches", trace.batches().len());
+    }
+}

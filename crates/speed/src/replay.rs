@@ -9,12 +9,12 @@ use crate::scan::{Scan, Takers, step};
 use crate::streams::Streams;
 use crate::{Error, Result};
 use datafusion::execution::context::SessionContext;
-use datafusion::prelude::{Expr, col, lit};
+use datafusion::prelude::{col, lit};
 use kaplan_base::Lsn;
 use kaplan_circuit::{Clocks, Delta, Input};
 use kaplan_lake::Lake;
 use kaplan_log::Log;
-use kaplan_sql::{CompiledView, SourceInfo};
+use kaplan_sql::CompiledView;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -116,15 +116,15 @@ async fn from_lake(
     let (compiled, after) = (Arc::clone(&view.compiled), view.lsn);
     let most = history.session.state().config().target_partitions();
     let mut takers = Takers::of(view, most)?;
-    for (index, source) in compiled.sources.iter().enumerate() {
-        let Some(info) = history.streams.named(&source.stream) else { continue };
+    for wanted in takers.wanted(&compiled.sources) {
+        let Some(info) = history.streams.named(&wanted.stream) else { continue };
         let table = history.lake.table(&info.table()).await?;
         let range = col("_lsn").gt(lit(after.to_i64())).and(col("_lsn").lt_eq(lit(to.to_i64())));
-        let columns = columns_of(source, info.append_only);
+        let columns = wanted.columns(&info.schema, info.append_only);
         let frame = history.session.read_table(table)?.filter(range)?.select(columns)?;
         let parts = frame.execute_stream_partitioned().await?;
         let (append_only, progress) = (info.append_only, Arc::clone(progress));
-        takers = takers.take_in(Scan { index, append_only, parts, progress }).await?;
+        takers = takers.take_in(Scan { wanted, append_only, parts, progress }).await?;
     }
     let mut view = takers.together()?;
     if !compiled.clocks.is_empty() {
@@ -133,20 +133,6 @@ async fn from_lake(
     }
     view.lsn = to;
     Ok(view)
-}
-
-fn columns_of(source: &SourceInfo, append_only: bool) -> Vec<Expr> {
-    // `col` would fold upper case; `ident` takes names as they are.
-    let mut columns: Vec<_> = source
-        .schema
-        .fields()
-        .iter()
-        .map(|f| datafusion::prelude::ident(f.name().as_str()))
-        .collect();
-    if !append_only {
-        columns.push(col("_weight"));
-    }
-    columns
 }
 
 /// Feeds the commits of the log up to `to`.

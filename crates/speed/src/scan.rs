@@ -8,11 +8,14 @@ use crate::replay::Progress;
 use crate::{Error, Result};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::{Expr, col, ident};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use kaplan_circuit::{Circuit, Clocks, Delta, Input, Sharing};
+use kaplan_circuit::{Circuit, Clocks, Delta, Input, Sharing, WEIGHT_COLUMN};
+use kaplan_sql::SourceInfo;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
@@ -27,10 +30,46 @@ const BATCHES_AHEAD: usize = 16;
 /// Circuits that share the rows at most.
 const MOST_CIRCUITS: usize = 16;
 
-/// The rows of one source.
+/// What is read of a stream in one scan: the columns of all sources that read it.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) stream: String,
+    /// The sources' positions in the circuit, and their columns among those that are read.
+    sources: Vec<(usize, Vec<usize>)>,
+    /// The columns, as positions in the stream.
+    read: Vec<usize>,
+    /// The column that says which circuit takes a row, among those that are read.
+    deals: Option<usize>,
+}
+
+impl Wanted {
+    /// With the sources' columns, so far positions in the stream, among those that are read.
+    fn placed(mut self, by: Option<usize>) -> Self {
+        self.read = self.sources.iter().flat_map(|(_, columns)| columns.iter().copied()).collect();
+        self.read.sort_unstable();
+        self.read.dedup();
+        let place = |column: &usize| self.read.binary_search(column).ok();
+        for (_, columns) in &mut self.sources {
+            *columns = columns.iter().filter_map(place).collect();
+        }
+        self.deals = by.as_ref().and_then(place);
+        self
+    }
+
+    /// The columns to select; changes of tables have their weight at the end.
+    pub(crate) fn columns(&self, schema: &SchemaRef, append_only: bool) -> Vec<Expr> {
+        let fields = schema.fields();
+        // `col` would fold upper case; `ident` takes names as they are.
+        let names =
+            self.read.iter().filter_map(|c| fields.get(*c)).map(|f| ident(f.name().as_str()));
+        names.chain((!append_only).then(|| col(WEIGHT_COLUMN))).collect()
+    }
+}
+
+/// The rows of one stream.
 pub(crate) struct Scan {
-    /// The source's position in the circuit.
-    pub(crate) index: usize,
+    /// Whose rows they are.
+    pub(crate) wanted: Wanted,
     /// Whether the rows carry no weights.
     pub(crate) append_only: bool,
     /// The parts, each to be decoded on its own.
@@ -41,7 +80,7 @@ pub(crate) struct Scan {
 
 /// Rows that wait for their step.
 struct Pending {
-    index: usize,
+    wanted: Wanted,
     sources: usize,
     append_only: bool,
     deltas: Vec<Delta>,
@@ -67,21 +106,27 @@ impl Pending {
     }
 
     /// The step's input; None: there is none.
-    fn take(&mut self) -> Option<Vec<Vec<Delta>>> {
+    fn take(&mut self) -> Result<Option<Vec<Vec<Delta>>>> {
         (self.rows, self.bytes) = (0, 0);
         if self.deltas.is_empty() {
-            return None;
+            return Ok(None);
         }
         let mut deltas: Vec<Vec<Delta>> = vec![Vec::new(); self.sources];
-        deltas[self.index] = std::mem::take(&mut self.deltas);
-        Some(deltas)
+        for (source, columns) in &self.wanted.sources {
+            for delta in &self.deltas {
+                let rows = delta.rows.project(columns).map_err(kaplan_circuit::Error::from)?;
+                deltas[*source].push(delta.with_rows(rows));
+            }
+        }
+        self.deltas.clear();
+        Ok(Some(deltas))
     }
 }
 
 impl Scan {
     fn pending(&self, sources: usize) -> Pending {
-        let (index, append_only) = (self.index, self.append_only);
-        Pending { index, sources, append_only, deltas: Vec::new(), rows: 0, bytes: 0 }
+        let (wanted, append_only) = (self.wanted.clone(), self.append_only);
+        Pending { wanted, sources, append_only, deltas: Vec::new(), rows: 0, bytes: 0 }
     }
 }
 
@@ -111,17 +156,37 @@ impl Takers {
         Ok(Self { view, others, columns })
     }
 
-    /// The rows of one source.
+    /// The scans that bring every source its rows: one a stream, unless sources deal its rows by
+    /// different columns.
+    pub(crate) fn wanted(&self, sources: &[SourceInfo]) -> Vec<Wanted> {
+        let mut found: Vec<(Option<usize>, Wanted)> = Vec::new();
+        for (index, source) in sources.iter().enumerate() {
+            let by =
+                self.columns.as_ref().and_then(|c| source.columns.get(*c.get(index)?)).copied();
+            let same = |(deals, w): &&mut (Option<usize>, Wanted)| {
+                *deals == by && w.stream == source.stream
+            };
+            let mut own = vec![(index, source.columns.clone())];
+            match found.iter_mut().find(same) {
+                Some((_, wanted)) => wanted.sources.append(&mut own),
+                None => {
+                    let stream = source.stream.clone();
+                    let (read, deals) = (Vec::new(), None);
+                    found.push((by, Wanted { stream, sources: own, read, deals }));
+                }
+            }
+        }
+        found.into_iter().map(|(by, wanted)| wanted.placed(by)).collect()
+    }
+
+    /// The rows of one stream.
     pub(crate) async fn take_in(mut self, mut scan: Scan) -> Result<Self> {
         let count = 1 + self.others.len();
         let parts = std::mem::take(&mut scan.parts);
         let mut decoding = JoinSet::new();
-        let inputs = match self.columns.as_ref().and_then(|c| c.get(scan.index)) {
+        let inputs = match scan.wanted.deals {
             None if count > 1 => dealt(parts, count),
-            column => {
-                let by = column.copied().filter(|_| count > 1);
-                decoded(&mut decoding, parts, count, by)
-            }
+            column => decoded(&mut decoding, parts, count, column.filter(|_| count > 1)),
         };
         let Attached { compiled, version, circuit, lsn, clocks } = self.view;
         let mut work = JoinSet::new();
@@ -244,7 +309,7 @@ async fn take_in(
             pending.push(batch)?;
         }
         if (batch.is_none() || pending.is_full())
-            && let Some(deltas) = pending.take()
+            && let Some(deltas) = pending.take()?
         {
             circuit = step(circuit, deltas, clocks.clone()).await?;
         }
