@@ -8,8 +8,10 @@ CARGO ?= cargo
 
 # Counts of one run; `make soak` uses the full ones, which docs/evidence records.
 CASES ?= 1000
-ROUNDS ?= 30
+ROUNDS ?= 15
 STEPS ?= 50000
+# `make fuzz`: how long, all targets together.
+SECONDS ?= 60
 # `make bench`: events of history, rows of state whose change is measured, and the profile; a release
 # build takes long the first time. BENCH= has more options, such as '--only replay --queries q4,q7'.
 EVENTS ?= 10000000
@@ -26,10 +28,11 @@ FULL_STEPS := 1000000
 
 RUN_LAW := $(CARGO) test -q -p kaplan-sql --test law --
 RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
+RUN_FUZZ := $(CARGO) test -q -p kaplan-server --test fuzz --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate soak evidence bench bench-programs profile mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-programs profile mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,13 +88,17 @@ coverage: ## All queries of Nexmark and TPC-H as views; writes docs/sql-coverage
 program:
 	@$(CARGO) build -q -p kaplan-cli
 
-crash-matrix: program ## kill -9 at random moments, then count lost and doubled rows: ROUNDS= SEED=
+crash-matrix: program ## kill -9 of Kaplan, Kafka and PostgreSQL and cut lines at random moments, then count: ROUNDS= SEED=
 	@echo "crash-matrix: $(ROUNDS) rounds, SEED=$(SEED)"
 	@$(RUN_CRASH) --rounds $(ROUNDS) --seed $(SEED)
 
 simulate: ## The log under simulated faults (torn writes, failed fsyncs; lost answers of a bucket): STEPS= SEED=
 	@echo "simulate: $(STEPS) steps, SEED=$(SEED)"
 	@$(RUN_SIMULATE) --steps $(STEPS) --seed $(SEED)
+
+fuzz: ## Damaged bytes for every decoder of outside bytes: SECONDS= SEED= TARGET=wal
+	@echo "fuzz: $(SECONDS) s, SEED=$(SEED)"
+	@$(RUN_FUZZ) $(TARGET) --seconds $(SECONDS) --seed $(SEED)
 
 soak: setup program ## The random runs at full length and all queries; records docs/evidence/*.json
 	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)

@@ -1,14 +1,15 @@
 #!/bin/bash
-# kafka.sh fetch | run DIR PORT: one real Apache Kafka node (KRaft) on loopback for tests.
+# kafka.sh fetch | run DIR PORT [PROXY]: one real Apache Kafka node (KRaft) on loopback for tests.
 #   fetch      the jars of kafka.xml, by Maven, into the cache folder
 #   run        the broker in the foreground until standard input ends; state in DIR, log in
 #              DIR/out.log, the JVM's pid in DIR/pid. PORT + 1 is the controller's. A second run over
-#              the same DIR goes on where the first one ended, however that was.
+#              the same DIR goes on where the first one ended, however that was. With PROXY, who comes
+#              by PORT + 2 is told to go on at that port: something there must lead to PORT + 2.
 # Needs maven and a JDK 17 or later. KAFKA_LOG_LEVEL=info shows more.
 # exit: 0 done, 1 the broker did not start or ended by itself, 2 usage, 77 no jars can be had here.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 jars=${XDG_CACHE_HOME:-$HOME/.cache}/kaplan/kafka/$(cksum <"$here/kafka.xml" | cut -d' ' -f1)
 
 fetch() {
@@ -31,15 +32,19 @@ fetch() {
 }
 
 configure() {
+  local more= advertised= map=
+  if [ -n "$proxy" ]; then
+    more=,PROXIED://127.0.0.1:$((port + 2)) advertised=,PROXIED://127.0.0.1:$proxy map=,PROXIED:PLAINTEXT
+  fi
   cat >"$dir/server.properties" <<P
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$((port + 1))
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))$more
+advertised.listeners=PLAINTEXT://127.0.0.1:$port$advertised
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT$map
 log.dirs=$dir/logs
 num.partitions=3
 num.network.threads=2
@@ -55,15 +60,18 @@ group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 log.cleaner.dedupe.buffer.size=16777216
 log.segment.delete.delay.ms=1000
+# A broker that was killed may come back when its old registration has run out.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=300
 P
 }
 
 case "${1:-}" in
 fetch) fetch; exit 0 ;;
-run) [ $# -eq 3 ] || usage ;;
+run) [ $# -eq 3 ] || [ $# -eq 4 ] || usage ;;
 *) usage ;;
 esac
-port=$3
+port=$3 proxy=${4:-}
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
 fetch

@@ -27,6 +27,7 @@ use arrow::ipc::writer::{
 use arrow::ipc::{MetadataVersion, root_as_message};
 use std::collections::HashMap;
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 const FORMAT: u8 = 1;
@@ -94,10 +95,27 @@ pub fn decode_delta(schema: &SchemaRef, payload: &[u8]) -> Result<Delta> {
     })?;
     let written = Arc::new(Schema::new(written.to_vec()));
     let full = if weighted { weighted_schema(&written) } else { written };
-    let none = HashMap::new();
-    let rows = read_record_batch(&body, batch, full, &none, None, &MetadataVersion::V5)?;
+    let rows = rows_of(&body, batch, full)?;
     let delta = if weighted { Delta::from_weighted_batch(&rows)? } else { Delta::insert(rows) };
     widened(schema, delta)
+}
+
+/// The rows of a message that says no more than its body can hold.
+fn rows_of(
+    body: &Buffer,
+    batch: arrow::ipc::RecordBatch<'_>,
+    schema: SchemaRef,
+) -> Result<RecordBatch> {
+    // The smallest row has a bit.
+    let most = i64::try_from(body.len().saturating_mul(8)).unwrap_or(i64::MAX);
+    if !(0..=most).contains(&batch.length()) {
+        return Err(damaged(format!("payload claims {} rows", batch.length())));
+    }
+    // Arrow's reader slices buffers without looking at their ends.
+    let read =
+        || read_record_batch(body, batch, schema, &HashMap::new(), None, &MetadataVersion::V5);
+    let read = catch_unwind(AssertUnwindSafe(read));
+    Ok(read.map_err(|_| damaged("payload says more than it holds"))??)
 }
 
 /// Rows with the first columns of a schema, with NULL in the others.

@@ -302,10 +302,10 @@ async fn joins_and_subqueries_answer_as_sql_says() {
             vec!["|1|1|", "|2||", "|3||"],
         ),
         (
-            "SELECT id, (SELECT b.m FROM s AS b WHERE b.id % 2 = a.m ORDER BY b.id DESC LIMIT 1) AS y \
+            "SELECT id, (SELECT b.m FROM s AS b WHERE b.m = a.id ORDER BY b.id DESC LIMIT 1) AS y \
              FROM s AS a WHERE id < 4"
                 .into(),
-            vec!["|1|3|", "|2||", "|3||"],
+            vec!["|1|1|", "|2|2|", "|3|3|"],
         ),
         (
             "SELECT string_agg(CAST(id AS text), '<' ORDER BY id) AS a, \

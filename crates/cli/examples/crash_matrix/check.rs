@@ -25,8 +25,10 @@ const READ_PAUSE: Duration = Duration::from_millis(15);
 pub struct Report {
     /// Rounds that were checked.
     pub rounds: u64,
-    /// Processes killed.
+    /// Processes killed: of Kaplan, of the broker and of PostgreSQL.
     pub kills: u64,
+    /// Times that the line to the broker or to PostgreSQL was cut, slow, silent or refused.
+    pub cuts: u64,
     /// Events acknowledged.
     pub acknowledged: u64,
     /// Acknowledged events that are absent.
@@ -52,10 +54,11 @@ impl Report {
 
     /// The last line of the output.
     pub fn json(&self, seed: u64) -> String {
-        let Report { rounds, kills, acknowledged, lost, doubled, differences, violations } = self;
+        let Report { rounds, kills, cuts, acknowledged, lost, doubled, differences, violations } =
+            self;
         format!(
             "{{\"target\":\"crash-matrix\",\"rounds\":{rounds},\"seed\":{seed},\"kills\":{kills},\
-             \"acknowledged\":{acknowledged},\"lost\":{lost},\"doubled\":{doubled},\
+             \"cuts\":{cuts},\"acknowledged\":{acknowledged},\"lost\":{lost},\"doubled\":{doubled},\
              \"differences\":{differences},\"violations\":{violations}}}"
         )
     }

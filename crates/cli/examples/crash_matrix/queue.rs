@@ -1,41 +1,47 @@
-//! A topic that is read and topics that are written, by a real broker that is killed now and then as
-//! well. What the topic holds is the truth: whatever the broker kept must be in the stream and the
+//! A topic that is read and topics that are written, by a real broker that is killed and cut off now and
+//! then as well. What the topic holds is the truth: whatever the broker kept must be in the stream and the
 //! views once, and in the topics that they are written to once.
 
 use crate::broker::{Broker, Sent};
 use crate::check::Report;
+use crate::database::settled;
+use crate::faults::Beside;
 use crate::load::Stopped;
+use crate::proxy::Proxy;
 use crate::say;
-use crate::server::{Client, Server};
-use anyhow::{Context, ensure};
+use crate::server::Server;
+use anyhow::Context;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 const PARTITIONS: i32 = 3;
-const MAX_BATCH: usize = 40;
+const MAX_BATCH: usize = 12;
 const PAUSE: Duration = Duration::from_millis(10);
-/// The broker is killed in one of this many rounds.
-const ROUNDS_PER_KILL: u32 = 8;
-/// The longest wait for sources and sinks to come to rest.
-const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The broker, and what was sent to it.
+/// The broker, the proxy before it, and what was sent to it.
 pub struct Queue {
-    broker: Broker,
+    broker: Arc<Broker>,
+    proxy: Proxy,
     /// The number of the data directory: each has topics of its own.
     life: u32,
     sent: u64,
+    /// Records of this life that were counted already.
+    counted: u64,
 }
 
 impl Queue {
     /// A broker; none where there can be no broker, which is said.
-    pub fn new() -> Option<Self> {
-        Some(Self { broker: Broker::new()?, life: 0, sent: 0 })
+    pub async fn new() -> anyhow::Result<Option<Self>> {
+        let proxy = Proxy::start().await?;
+        let Some(broker) = Broker::behind(Some(proxy.port)) else { return Ok(None) };
+        proxy.lead_to(broker.inner_port());
+        Ok(Some(Self { broker: Arc::new(broker), proxy, life: 0, sent: 0, counted: 0 }))
     }
 
     fn topic(&self, name: &str) -> String {
@@ -44,7 +50,7 @@ impl Queue {
 
     /// Topics, a source, a view over it, and sinks of both.
     pub async fn define(&mut self, server: &Server) -> anyhow::Result<()> {
-        self.life += 1;
+        (self.life, self.counted) = (self.life + 1, 0);
         let [input, copy, sums] = ["in", "copy", "sums"].map(|name| self.topic(name));
         self.broker.create(&input, PARTITIONS).await;
         self.broker.create(&copy, 2).await;
@@ -88,22 +94,8 @@ impl Queue {
         }))
     }
 
-    /// Kills the broker, in some rounds.
-    pub fn maybe_kill(&self, rng: &mut ChaCha8Rng) -> bool {
-        let kill = rng.random_ratio(1, ROUNDS_PER_KILL);
-        if kill {
-            self.broker.kill();
-        }
-        kill
-    }
-
-    /// Starts a broker that was killed.
-    pub fn revive(&self) {
-        self.broker.start();
-    }
-
     /// Waits until everything is read and written, and compares.
-    pub async fn check(&self, server: &Server, report: &mut Report) -> anyhow::Result<()> {
+    pub async fn check(&mut self, server: &Server, report: &mut Report) -> anyhow::Result<()> {
         // One more record in each partition: what came before it is not in flight any more.
         let last: Vec<String> =
             (0..PARTITIONS).map(|p| format!("{{\"id\":-{},\"k\":\"last\"}}", p + 1)).collect();
@@ -113,9 +105,10 @@ impl Queue {
             .collect();
         self.broker.send(&self.topic("in"), &last).await;
         let truth = ids(self.broker.read(&self.topic("in")))?;
-        report.acknowledged += truth.len() as u64;
+        report.acknowledged += truth.len() as u64 - self.counted;
+        self.counted = truth.len() as u64;
         let client = server.client();
-        settled(&client, truth.values().sum()).await?;
+        settled(&client, "queue", truth.values().sum()).await?;
         let rows = client.rows("SELECT id FROM queue").await?;
         let rows = rows.iter().filter_map(|r| r[0].as_i64());
         compare("queue", &truth, &bag(rows), report);
@@ -137,6 +130,24 @@ impl Queue {
             report.violation(format!("sums: served {served:?}, written {written:?}"));
         }
         Ok(())
+    }
+}
+
+impl Beside for Queue {
+    const ROUNDS_PER_KILL: u32 = 12;
+
+    fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    async fn kill(&self) -> anyhow::Result<()> {
+        let broker = Arc::clone(&self.broker);
+        Ok(tokio::task::spawn_blocking(move || broker.kill()).await?)
+    }
+
+    async fn revive(&self) -> anyhow::Result<()> {
+        let broker = Arc::clone(&self.broker);
+        Ok(tokio::task::spawn_blocking(move || broker.start()).await?)
     }
 }
 
@@ -171,20 +182,4 @@ fn compare(
     }
     report.lost += lost;
     report.doubled += doubled;
-}
-
-/// Waits until the source has read so many records and the sinks have written all of it.
-async fn settled(client: &Client, records: u64) -> anyhow::Result<()> {
-    let since = Instant::now();
-    loop {
-        let read = client.rows("SELECT count(*) FROM queue").await?;
-        let sinks = client.rows("SHOW SINKS").await?;
-        let quiet = |row: &Vec<Value>| row[2] == "running" && row[4] == "0 commits";
-        if read[0][0].as_u64().is_some_and(|n| n >= records) && sinks.iter().all(quiet) {
-            return Ok(());
-        }
-        let sources = client.rows("SHOW SOURCES").await?;
-        ensure!(since.elapsed() < PATIENCE, "{records} records: {sources:?} {sinks:?}");
-        tokio::time::sleep(PAUSE).await;
-    }
 }

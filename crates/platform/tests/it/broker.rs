@@ -22,6 +22,8 @@ static SHARED: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
 pub struct Broker {
     dir: tempfile::TempDir,
     pub port: u16,
+    /// Where clients of the port after the next one are sent.
+    proxy: Option<u16>,
     process: Mutex<Option<Child>>,
 }
 
@@ -36,12 +38,13 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka.sh")
 }
 
-/// A port whose next one is free too: the controller listens there.
+/// A port whose next two are free too: the controller and clients of a proxy come there.
 fn free_port() -> u16 {
     loop {
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if port < u16::MAX - 1 && free(port + 1) && free(port + 2) {
             return port;
         }
     }
@@ -61,6 +64,11 @@ impl Broker {
 
     /// A broker of the test's own, which it may kill.
     pub fn new() -> Option<Broker> {
+        Broker::behind(None)
+    }
+
+    /// The same, where clients may come by a proxy, which leads to [`Broker::inner_port`].
+    pub fn behind(proxy: Option<u16>) -> Option<Broker> {
         let fetched = Command::new(script()).arg("fetch").status().unwrap();
         if fetched.code() == Some(77) {
             assert!(std::env::var_os("CI").is_none(), "CI needs maven and java for Kafka");
@@ -69,7 +77,7 @@ impl Broker {
         }
         assert!(fetched.success(), "scripts/kafka.sh fetch: {fetched}");
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker { dir, port: free_port(), process: Mutex::new(None) };
+        let broker = Broker { dir, port: free_port(), proxy, process: Mutex::new(None) };
         broker.start();
         Some(broker)
     }
@@ -79,6 +87,7 @@ impl Broker {
             .arg("run")
             .arg(self.dir.path())
             .arg(self.port.to_string())
+            .args(self.proxy.map(|port| port.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -92,6 +101,11 @@ impl Broker {
         while consumer.fetch_metadata(None, Duration::from_secs(5)).is_err() {
             assert!(since.elapsed() < PATIENCE, "{}", self.log());
         }
+    }
+
+    /// The port that a proxy leads to.
+    pub fn inner_port(&self) -> u16 {
+        self.port + 2
     }
 
     fn log(&self) -> String {
@@ -118,12 +132,12 @@ impl Broker {
         config
     }
 
-    /// `connector = 'kafka', ..` of a topic, for `WITH (..)`.
+    /// `connector = 'kafka', ..` of a topic, for `WITH (..)`; by the proxy if there is one.
     pub fn with(&self, topic: &str) -> String {
+        let port = self.proxy.unwrap_or(self.port);
         format!(
             "connector = 'kafka', topic = '{topic}', \
-             properties.bootstrap.server = '127.0.0.1:{}'",
-            self.port
+             properties.bootstrap.server = '127.0.0.1:{port}'"
         )
     }
 
