@@ -206,10 +206,23 @@ pub struct ViewStatus {
     pub state_rows: u64,
     /// Bytes of state in memory.
     pub state_bytes: u64,
+    /// What keeps state in it.
+    pub operators: Vec<OperatorStatus>,
     /// The batch schedule, a cron expression.
     pub batch_schedule: Option<String>,
     /// The query.
     pub query: String,
+}
+
+/// The state that an operator of a view's circuit keeps.
+#[derive(Clone, Debug, Serialize)]
+pub struct OperatorStatus {
+    /// A number in the order of `EXPLAIN`, and what it is; `0 View` is the view itself.
+    pub name: String,
+    /// Rows.
+    pub state_rows: u64,
+    /// Bytes in memory.
+    pub state_bytes: u64,
 }
 
 /// How a read replica follows its writer.

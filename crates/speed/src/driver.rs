@@ -425,11 +425,11 @@ impl View {
     /// A new snapshot; unchanged content keeps the rows that readers have merged already.
     fn refresh(&mut self, changed: bool) {
         let old = &self.snapshot;
-        let (state, content, size) = match (&self.circuit, &self.error) {
-            (Some(circuit), _) => (ViewState::Running, circuit.snapshot(), circuit.size()),
+        let (state, content, sizes) = match (&self.circuit, &self.error) {
+            (Some(circuit), _) => (ViewState::Running, circuit.snapshot(), circuit.sizes()),
             (None, error) => {
                 let reason = error.clone().unwrap_or_default();
-                (ViewState::Failed(reason), old.content.clone(), old.size)
+                (ViewState::Failed(reason), old.content.clone(), old.sizes.clone())
             }
         };
         let merged = if changed { None } else { old.merged.lock().clone() };
@@ -441,7 +441,8 @@ impl View {
             changed: if changed { self.lsn } else { old.changed },
             clocks: self.clocks.clone(),
             content,
-            size,
+            keepers: Arc::clone(&old.keepers),
+            sizes,
             merged: parking_lot::Mutex::new(merged),
         });
     }
@@ -461,7 +462,8 @@ fn snapshot_of(
         changed: lsn,
         clocks: compiled.shown(clocks),
         content: circuit.snapshot(),
-        size: circuit.size(),
+        keepers: circuit.keepers().into(),
+        sizes: circuit.sizes(),
         merged: parking_lot::Mutex::new(None),
     }
 }

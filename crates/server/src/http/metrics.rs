@@ -31,6 +31,12 @@ struct Stream {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operator {
+    view: String,
+    operator: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct View {
     view: String,
     architecture: String,
@@ -167,6 +173,21 @@ fn views(registry: &mut Registry, status: &Status) {
         registry.register(name, help, family);
     }
     registry.register("view_batch_lsn", "The LSN of the published batch view", batch_lsn);
+    operators(registry, status);
+}
+
+fn operators(registry: &mut Registry, status: &Status) {
+    let (rows, bytes) =
+        (Family::<Operator, Number>::default(), Family::<Operator, Number>::default());
+    for view in &status.views {
+        for operator in &view.operators {
+            let labels = Operator { view: view.name.clone(), operator: operator.name.clone() };
+            rows.get_or_create(&labels).set(operator.state_rows);
+            bytes.get_or_create(&labels).set(operator.state_bytes);
+        }
+    }
+    registry.register("operator_state_rows", "Rows that an operator of a view keeps", rows);
+    registry.register("operator_state_bytes", "Bytes of them in memory", bytes);
 }
 
 #[cfg(test)]
@@ -189,6 +210,7 @@ mod tests {
             "kaplan_freshness_seconds{quantile=\"0.99\"} 0.0125",
             "kaplan_stream_rows_total{stream=\"flights\"} 336776",
             "kaplan_view_batch_lsn{view=\"delays\",architecture=\"lambda\"} 90",
+            "kaplan_operator_state_rows{view=\"delays\",operator=\"1 Join\"} 12",
             "kaplan_view_running{view=\"<broken>\",architecture=\"kappa\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

@@ -295,6 +295,11 @@ pub(super) mod tests {
             batch_published_us: (architecture == "lambda").then_some(NOW_US - 65_000_000),
             state_rows: 1_234_567,
             state_bytes: 3 << 20,
+            operators: vec![kaplan_platform::OperatorStatus {
+                name: "1 Join".to_owned(),
+                state_rows: 12,
+                state_bytes: 340,
+            }],
             batch_schedule: Some("0 2 * * *".to_owned()),
             query: "SELECT \"a\" < 1".to_owned(),
         }
