@@ -12,7 +12,7 @@ mod runner;
 mod shown;
 
 pub(crate) use runner::{Backoff, until};
-pub(crate) use shown::{create_text, format_text, options_text, rows as show, time_text};
+pub(crate) use shown::{create_text, format_text, options_text, rows as show, statuses, time_text};
 
 use crate::definitions::{add_streams, number, taken};
 use crate::names;
@@ -86,6 +86,13 @@ pub(crate) struct Status {
     pub lsn: kaplan_base::Lsn,
     /// What holds up a part of it at the moment.
     pub note: Option<String>,
+}
+
+impl Status {
+    /// What holds it up now; while it runs, the last error.
+    pub fn message(self) -> Option<String> {
+        self.note.or(self.last_error)
+    }
 }
 
 impl Running {

@@ -3,6 +3,7 @@
 use crate::platform::Inner;
 use crate::views::{Phase, ViewEntry};
 use crate::{Status, StreamStatus, ViewStatus};
+use crate::{sinks, sources};
 use kaplan_base::{Clock, Lsn};
 use kaplan_log::Commit;
 use kaplan_speed::{Snapshot, ViewState};
@@ -64,6 +65,8 @@ pub(crate) fn of(inner: &Inner) -> Status {
         streams: streams(inner, &definitions),
         views: views.values().map(|v| view(inner, &snapshot, v)).collect(),
         runs: inner.runs.latest(RUNS),
+        sources: sources::statuses(inner),
+        sinks: sinks::statuses(inner),
     }
 }
 
