@@ -9,7 +9,7 @@ use crate::statements::{done, noticed, wrote};
 use crate::{Code, Error, Outcome, Result, Session, query, recover, sinks, sources, views, writes};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::{
-    Catalog, ColumnDef, IndexDef, OnConflict, OnViolation, PlainViewDef, StreamDef, ViewDef,
+    Catalog, ColumnDef, IndexDef, OnConflict, PlainViewDef, StreamDef, ViewDef, quarantines,
 };
 use kaplan_sql::dialect::{
     self, CreateIndex, CreateQuery, CreateStream, DropRelations, Object, sql_type_of,
@@ -56,22 +56,12 @@ pub(crate) async fn create_stream(
     if exists && create.if_not_exists {
         return Ok(skipped(tag, &create.name));
     }
-    let quarantine = recover::quarantine_name(&create.name);
-    let quarantines = create.checks.iter().any(|c| c.on_violation == OnViolation::Quarantine);
-    // The quarantine of an earlier stream of this name is kept and goes on.
-    let kept = quarantines && stored.streams.get(&quarantine).is_some_and(is_quarantine);
     if exists {
         return Err(taken(&create.name));
     }
-    if quarantines && !kept && names::find(&stored, &quarantine).is_some() {
-        return Err(taken(&quarantine));
-    }
     let mut next = stored.clone();
-    let mut new = Vec::new();
     let head = inner.log.head();
-    if quarantines && !kept {
-        new.push(quarantine_stream(quarantine, number(&mut next), head));
-    }
+    let mut new = Vec::from_iter(new_quarantine(&mut next, &create, head)?);
     new.push(create.into_def(number(&mut next), head));
     for def in &mut new {
         def.stored = names::stored_name(&next, &def.name, def.id.0);
@@ -170,6 +160,24 @@ fn columns_as(
         columns.push(column);
     }
     Ok(columns)
+}
+
+/// The stream for the rows that another one is to keep out, unless that sends none away. The one of
+/// an earlier stream of the name is kept and goes on.
+pub(crate) fn new_quarantine(
+    catalog: &mut Catalog,
+    create: &CreateStream,
+    head: Lsn,
+) -> Result<Option<StreamDef>> {
+    let name = recover::quarantine_name(&create.name);
+    let needed = quarantines(&create.checks, create.watermark.as_ref());
+    if !needed || catalog.streams.get(&name).is_some_and(is_quarantine) {
+        return Ok(None);
+    }
+    if names::find(catalog, &name).is_some() {
+        return Err(taken(&name));
+    }
+    Ok(Some(quarantine_stream(name, number(catalog), head)))
 }
 
 /// Whether a stream can take rows that broke a check.

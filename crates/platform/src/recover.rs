@@ -16,7 +16,7 @@ use kaplan_lake::{Lake, Progress};
 use kaplan_log::Log;
 use kaplan_speed::{StreamInfo, Streams};
 use kaplan_sql::Planner;
-use kaplan_sql::catalog::{Catalog, OnViolation, StreamDef};
+use kaplan_sql::catalog::{Catalog, StreamDef};
 use kaplan_sql::dialect::schema_of;
 use std::sync::Arc;
 
@@ -59,9 +59,7 @@ pub fn definition(planner: &Planner, catalog: &Catalog, def: &StreamDef) -> Resu
     let checks =
         (!conditions.is_empty()).then(|| Box::new(Conditions(conditions)) as Box<dyn Checks>);
     let quarantine = def
-        .checks
-        .iter()
-        .any(|c| c.on_violation == OnViolation::Quarantine)
+        .quarantines()
         .then(|| catalog.streams.get(&quarantine_name(&def.name)).map(|s| s.id))
         .flatten();
     let schema = schema_of(def)?;

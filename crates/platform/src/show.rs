@@ -265,7 +265,17 @@ pub(crate) fn column_parts(def: &StreamDef) -> Vec<String> {
     if let Some(mark) = &def.watermark {
         let column = quote(&mark.column);
         let delay = interval_text(mark.delay_us);
-        parts.push(format!("WATERMARK FOR {column} AS {column} - INTERVAL '{delay}'"));
+        let mut part = format!("WATERMARK FOR {column} AS {column} - INTERVAL '{delay}'");
+        for (words, limit) in [
+            ("ALLOWED LATENESS", mark.lateness_us),
+            ("FUTURE LIMIT", mark.future_us),
+            ("IDLE TIMEOUT", mark.idle_us),
+        ] {
+            if let Some(us) = limit {
+                part.push_str(&format!(" {words} INTERVAL '{}'", interval_text(us)));
+            }
+        }
+        parts.push(part);
     }
     if let Some(unique) = &def.unique {
         let (columns, within) = (list(&unique.columns), interval_text(unique.within_us));

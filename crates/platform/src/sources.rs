@@ -14,7 +14,7 @@ mod shown;
 pub(crate) use runner::{Backoff, until};
 pub(crate) use shown::{create_text, format_text, options_text, rows as show, statuses, time_text};
 
-use crate::definitions::{add_streams, number, taken};
+use crate::definitions::{add_streams, new_quarantine, number, taken};
 use crate::names;
 use crate::platform::Inner;
 use crate::statements::{done, noticed};
@@ -227,6 +227,7 @@ pub(crate) async fn create(
     if let Some(mut stream) = stream {
         stream.name.clone_from(&create.name);
         refuse_quarantine(&stream)?;
+        new.extend(new_quarantine(&mut next, &stream, head)?);
         let id = number(&mut next);
         def.targets.push(TargetDef { stream: id, upstream: None });
         new.push(stream.into_def(id, head));
@@ -321,17 +322,21 @@ async fn attach(
         };
     }
     let mut next = stored.clone();
+    let head = inner.log.head();
+    let mut new = Vec::from_iter(new_quarantine(&mut next, &stream, head)?);
     let id = number(&mut next);
-    let mut stream = stream.into_def(id, inner.log.head());
-    stream.stored = names::stored_name(&next, &name, id.0);
-    rows::check_expressions(inner, &stream).await?;
-    next.streams.insert(name, stream.clone());
+    new.push(stream.into_def(id, head));
+    for stream in &mut new {
+        stream.stored = names::stored_name(&next, &stream.name, stream.id.0);
+        rows::check_expressions(inner, stream).await?;
+        next.streams.insert(stream.name.clone(), stream.clone());
+    }
     let Some(changed) = next.sources.get_mut(source) else { return Err(unknown(&next, source)) };
     changed.targets.push(TargetDef { stream: id, upstream: Some(upstream) });
     let id = changed.id;
     let changed = changed.clone();
     connectors::source(spec(&next, &changed)?)?;
-    add_streams(inner, &mut stored, next, &[stream]).await?;
+    add_streams(inner, &mut stored, next, &new).await?;
     inner.sources.wake(id);
     Ok(done(TAG))
 }

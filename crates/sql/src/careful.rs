@@ -1,12 +1,13 @@
-//! DataFusion's rules for pushing filters, kept from the plans that they would get wrong. A plan
-//! that a rule is kept from is slower and right.
+//! Rules of DataFusion, kept from the plans that they would get wrong. A plan that a rule is kept from
+//! is slower and right.
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, JoinType};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -60,10 +61,57 @@ fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
     Ok(!outer && !columnless)
 }
 
-/// DataFusion's physical rules, each filter pushdown a careful one.
+/// The rule that counts distinct values in two aggregations. It adds up sums of `NUMERIC` twice, each
+/// time of a wider type, and then has another one than it promised.
+#[derive(Debug)]
+struct CarefulSingleDistinct;
+
+impl OptimizerRule for CarefulSingleDistinct {
+    fn name(&self) -> &str {
+        "careful_single_distinct"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+        let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
+        let sums_of_decimals = aggregate.aggr_expr.iter().any(|call| {
+            let decimal = call.get_type(aggregate.input.schema()).is_ok_and(|t| t.is_decimal());
+            decimal && call.exists(|e| Ok(is_sum(e))).unwrap_or(true)
+        });
+        if sums_of_decimals {
+            return Ok(Transformed::no(plan));
+        }
+        SingleDistinctToGroupBy::new().rewrite(plan, config)
+    }
+}
+
+fn is_sum(expr: &Expr) -> bool {
+    matches!(expr, Expr::AggregateFunction(call) if call.func.name() == "sum")
+}
+
+/// A rule of DataFusion's, or the careful one in its place.
+pub(crate) fn logical_rule(
+    rule: Arc<dyn OptimizerRule + Send + Sync>,
+) -> Arc<dyn OptimizerRule + Send + Sync> {
+    match rule.name() {
+        "push_down_filter" => Arc::new(CarefulPushDown),
+        "single_distinct_aggregation_to_group_by" => Arc::new(CarefulSingleDistinct),
+        _ => rule,
+    }
+}
+
+/// DataFusion's physical rules, some of them careful ones.
 pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let careful = |rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>| match rule.name() {
         "FilterPushdown" | "FilterPushdown(Post)" => Arc::new(CarefulFilterPushdown(rule)) as _,
+        "EnsureRequirements" => Arc::new(CarefulSorting(rule)) as _,
         _ => rule,
     };
     PhysicalOptimizer::new().rules.into_iter().map(careful).collect()
@@ -81,6 +129,34 @@ impl PhysicalOptimizerRule for CarefulFilterPushdown {
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         if has_namesakes(&plan)? { Ok(plan) } else { self.0.optimize(plan, config) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
+/// The rule that sorts where it is needed. It would sort the inputs of a union by themselves, each
+/// without the keys that are constant in it, and then find that they are not in order together.
+#[derive(Debug)]
+struct CarefulSorting(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for CarefulSorting {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        if !plan.exists(|node| Ok(node.name() == "UnionExec"))? {
+            return self.0.optimize(plan, config);
+        }
+        let mut config = config.clone();
+        config.optimizer.repartition_sorts = false;
+        self.0.optimize(plan, &config)
     }
 
     fn name(&self) -> &str {

@@ -88,11 +88,24 @@ impl StreamDef {
         def
     }
 
+    /// Whether some of its rows go to a quarantine.
+    #[must_use]
+    pub fn quarantines(&self) -> bool {
+        quarantines(&self.checks, self.watermark.as_ref())
+    }
+
     /// A column's position.
     #[must_use]
     pub fn position(&self, column: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == column)
     }
+}
+
+/// Whether a stream of these rules sends rows to a quarantine.
+#[must_use]
+pub fn quarantines(checks: &[CheckDef], watermark: Option<&WatermarkDef>) -> bool {
+    checks.iter().any(|c| c.on_violation == OnViolation::Quarantine)
+        || watermark.is_some_and(WatermarkDef::quarantines)
 }
 
 /// What a row with a key that a table has already does: `ON CONFLICT ..` of `CREATE TABLE`.
@@ -143,12 +156,30 @@ impl ColumnDef {
 }
 
 /// `WATERMARK FOR column AS column - INTERVAL '..'`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WatermarkDef {
     /// A timestamp column.
     pub column: String,
     /// How far behind, microseconds.
     pub delay_us: i64,
+    /// `ALLOWED LATENESS`: rows further behind the watermark are quarantined, microseconds.
+    #[serde(default)]
+    pub lateness_us: Option<i64>,
+    /// `FUTURE LIMIT`: rows further ahead of their commit's time are quarantined, microseconds.
+    #[serde(default)]
+    pub future_us: Option<i64>,
+    /// `IDLE TIMEOUT`: without new rows for this long the watermark goes on with the clock,
+    /// microseconds.
+    #[serde(default)]
+    pub idle_us: Option<i64>,
+}
+
+impl WatermarkDef {
+    /// Whether some rows are kept out because of their time.
+    #[must_use]
+    pub fn quarantines(&self) -> bool {
+        self.lateness_us.is_some() || self.future_us.is_some()
+    }
 }
 
 /// `UNIQUE (columns) WITHIN INTERVAL '..'`.

@@ -3,6 +3,7 @@
 //! form that all paths run, [`compile`] cuts it into what is kept and what is computed when read,
 //! [`lower`] makes operators of it.
 
+mod asof;
 mod careful;
 pub mod catalog;
 pub mod clock;
@@ -15,12 +16,14 @@ mod extremes;
 pub mod functions;
 mod grouping_sets;
 pub mod lower;
+mod orders;
 pub mod planner;
 mod recompute;
 mod refused;
 mod rewrite;
 #[cfg(test)]
 mod rows_tests;
+mod single;
 mod subqueries;
 mod ties;
 mod tries;

@@ -137,10 +137,7 @@ impl Planner {
         options.sql_parser.parse_float_as_decimal = true;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;
-        let rules = Optimizer::new().rules.into_iter().map(|rule| match rule.name() {
-            "push_down_filter" => Arc::new(CarefulPushDown),
-            _ => rule,
-        });
+        let rules = Optimizer::new().rules.into_iter().map(careful::logical_rule);
         let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
@@ -355,7 +352,12 @@ impl OptimizerRule for EliminateNever {
 
 /// The rules that a view's plan goes through before it is lowered.
 pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let optimizer = Optimizer::with_rules(rules());
+    let mut rules = rules();
+    if !clock::clocks_of(&plan)?.is_empty() {
+        // A clock with a name of its own is no comparison with a clock any more.
+        rules.retain(|rule| rule.name() != CommonSubexprEliminate::new().name());
+    }
+    let optimizer = Optimizer::with_rules(rules);
     let mut options = ConfigOptions::default();
     // Left to physical planning otherwise, where no circuit sees them.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;

@@ -10,7 +10,7 @@
 use crate::extremes::extreme;
 use crate::tries::{try_cast, try_function, try_operator};
 use crate::{Error, Result};
-use crate::{clock, ties};
+use crate::{clock, grouping_sets, orders, ties};
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};
@@ -39,6 +39,8 @@ pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPla
     refuse_many_rows(&analyzed)?;
     let total = analyzed.transform_up_with_subqueries(total_node)?.data;
     let total = total.transform_up_with_subqueries(ties::broken)?.data;
+    let total = total.transform_up_with_subqueries(orders::apart)?.data;
+    let total = total.transform_up_with_subqueries(grouping_sets::apart)?.data;
     let total = total.transform_up_with_subqueries(one_form_of_keys)?.data;
     let plan = total.transform_up_with_subqueries(fresh_schema)?.data;
     refuse_equal_names(&plan)?;

@@ -14,7 +14,7 @@
 //! `EXCEPT ALL` and `INTERSECT ALL` count rows, which joins do not: rows get a number among their
 //! equals, which is compared too.
 
-use crate::Result;
+use crate::{Result, asof, orders, single, ties};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, JoinType, NullEquality};
 use datafusion::functions_aggregate::expr_fn::count;
@@ -25,17 +25,16 @@ use datafusion::logical_expr::{
     Operator, Subquery, lit, not_exists, scalar_subquery, when,
 };
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
-use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::optimizer::{OptimizerContext, OptimizerRule};
 use datafusion::scalar::ScalarValue;
 use std::sync::Arc;
 
 /// What DataFusion calls the number of a row among its equals here.
 const COPY: &str = "_copy";
 
-/// Spells out the subqueries and the counted set operations of a plan.
+/// Spells out the subqueries, the counted set operations, `ASOF` joins and `WITH TIES` of a plan.
 pub(crate) fn spelled_out(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let optimizer = Optimizer::with_rules(vec![Arc::new(RewriteSetComparison::new())]);
-    let plan = optimizer.optimize(plan, &OptimizerContext::new(), |_, _| {})?;
+    let plan = RewriteSetComparison::new().rewrite(plan, &OptimizerContext::new())?.data;
     Ok(plan.transform_up_with_subqueries(of_node)?.data)
 }
 
@@ -46,18 +45,25 @@ fn of_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionErro
             let filter = Filter::try_new(predicate, filter.input)?;
             Ok(Transformed::yes(LogicalPlan::Filter(filter)))
         }
+        LogicalPlan::Join(join) if asof::is_asof(&join) => {
+            asof::spelled_out(&join).map(Transformed::yes)
+        }
         LogicalPlan::Join(join) if counts_rows(&join) => counted(join).map(Transformed::yes),
+        LogicalPlan::Limit(limit) if ties::is_with_ties(&limit) => {
+            ties::with_ties(limit).map(Transformed::yes)
+        }
         other => {
             let mut schema = DFSchema::empty();
             for input in other.inputs() {
                 schema.merge(input.schema());
             }
-            other.map_expressions(|expr| {
+            let other = other.map_expressions(|expr| {
                 let name = expr.schema_name().to_string();
                 let value = value(expr, &schema)?;
                 let renamed = value.transformed && value.data.schema_name().to_string() != name;
                 Ok(if renamed { value.update_data(|e| e.alias(name)) } else { value })
-            })
+            })?;
+            other.transform_data(orders::apart)
         }
     }
 }
@@ -116,6 +122,10 @@ fn value(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionE
                 .otherwise(lit(negated))?;
             Ok(Transformed::yes(answer))
         }
+        Expr::ScalarSubquery(sub) => Ok(match single::spelled_out(&sub)? {
+            Some(sub) => Transformed::yes(Expr::ScalarSubquery(sub)),
+            None => Transformed::no(Expr::ScalarSubquery(sub)),
+        }),
         other => Ok(Transformed::no(other)),
     })
 }

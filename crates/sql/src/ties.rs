@@ -5,14 +5,17 @@
 //! Windows over `RANGE` and `GROUPS` frames go by peers, which a tie-break would tear apart; functions
 //! of such frames whose answer depends on the order of peers are refused.
 
+use crate::functions::WITH_TIES;
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, DFSchema, DataFusionError, not_impl_err};
+use datafusion::common::{Column, DFSchema, DataFusionError, not_impl_err, plan_err};
 use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::functions_window::expr_fn::{rank, row_number};
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::logical_plan::DistinctOn;
 use datafusion::logical_expr::{
     Distinct, Expr, ExprFunctionExt, Limit, LogicalPlan, LogicalPlanBuilder, Sort, Window,
-    WindowFrame, WindowFrameBound, WindowFrameUnits,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, lit,
 };
 use datafusion::scalar::ScalarValue;
 use std::sync::Arc;
@@ -42,6 +45,66 @@ pub(crate) fn order_totally(call: &mut AggregateFunction) {
         if !constant && !call.params.order_by.iter().any(|s| s.expr == *arg) {
             call.params.order_by.push(ascending(arg.clone()));
         }
+    }
+}
+
+/// Whether a limit takes the ties of its last row as well.
+pub(crate) fn is_with_ties(limit: &Limit) -> bool {
+    limit.fetch.as_deref().is_some_and(|fetch| ties_of(fetch).is_some())
+}
+
+fn ties_of(fetch: &Expr) -> Option<&Expr> {
+    match fetch {
+        Expr::Cast(cast) => ties_of(&cast.expr),
+        Expr::ScalarFunction(call) if call.func.name() == WITH_TIES => call.args.first(),
+        _ => None,
+    }
+}
+
+/// `ORDER BY .. OFFSET skip FETCH FIRST n ROWS WITH TIES`: the rows whose rank is at most `skip + n`
+/// and whose number is above `skip`.
+pub(crate) fn with_ties(limit: Limit) -> Result<LogicalPlan, DataFusionError> {
+    let (skip, fetch) = (limit.skip.as_deref(), limit.fetch.as_deref().and_then(ties_of));
+    let (Some(skip), Some(fetch)) = (constant(skip), constant(fetch)) else {
+        return not_impl_err!("WITH TIES of a number of rows that is not constant");
+    };
+    let (projection, sort) = match limit.input.as_ref() {
+        LogicalPlan::Projection(projection) => (Some(projection), projection.input.as_ref()),
+        other => (None, other),
+    };
+    let LogicalPlan::Sort(sort) = sort else {
+        return plan_err!("WITH TIES cannot be specified without ORDER BY clause");
+    };
+    let columns: Vec<Expr> = sort.input.schema().columns().into_iter().map(Expr::Column).collect();
+    let by_peers = WindowFrame::new(Some(false));
+    let over = |function: Expr| {
+        function.order_by(sort.expr.clone()).window_frame(by_peers.clone()).build()
+    };
+    let (number, rank) = (over(row_number())?, over(rank())?);
+    let column = |e: &Expr| Expr::Column(Column::from_name(e.schema_name().to_string()));
+    let within = column(&rank).lt_eq(lit(skip.saturating_add(fetch)));
+    let kept = column(&number).gt(lit(skip)).and(within);
+    let rows = LogicalPlanBuilder::from(sort.input.as_ref().clone())
+        .window([number, rank])?
+        .filter(kept)?
+        .project(columns)?
+        .sort(sort.expr.clone())?;
+    match projection {
+        Some(projection) => rows.project(projection.expr.clone())?.build(),
+        None => rows.build(),
+    }
+}
+
+/// A number of rows; none given is none.
+fn constant(rows: Option<&Expr>) -> Option<u64> {
+    match rows {
+        None => Some(0),
+        Some(Expr::Cast(cast)) => constant(Some(&cast.expr)),
+        Some(Expr::Literal(value, _)) => match value.cast_to(&DataType::UInt64).ok()? {
+            ScalarValue::UInt64(rows) => rows,
+            _ => None,
+        },
+        Some(_) => None,
     }
 }
 

@@ -27,6 +27,16 @@ pub(super) struct Verdict {
     pub quarantined: Option<RecordBatch>,
 }
 
+/// Why a row does not come into its stream, and what becomes of it.
+pub(super) struct Broken {
+    /// Where it goes.
+    pub on_violation: OnViolation,
+    /// The constraint.
+    pub name: String,
+    /// What is wrong, in a few words.
+    pub reason: String,
+}
+
 /// The batch with the stream's own schema, or why it does not fit.
 /// `first_row` is the number of its first row.
 pub(super) fn conform(
@@ -101,21 +111,25 @@ pub(super) fn refuse_nulls(
         .hint(format!("give {field} a value")))
 }
 
-/// Applies the checks of a stream to conforming rows.
+/// Applies the checks of a stream to conforming rows; `untimely` is what is wrong with the time of
+/// each, if any is.
 pub(super) fn judge(
     def: &StreamDef,
     checks: Option<&dyn Checks>,
     rows: RecordBatch,
     first_row: u64,
+    untimely: Option<Vec<Option<Broken>>>,
 ) -> Result<Verdict> {
-    let Some(checks) = checks.filter(|_| !def.checks.is_empty()) else {
-        return Ok(Verdict { admitted: rows, dropped: 0, quarantined: None });
+    let passed = match checks.filter(|_| !def.checks.is_empty()) {
+        Some(checks) => {
+            checks.evaluate(&rows).map_err(|e| failed(def, checks, &rows, first_row, e))?
+        }
+        None => Vec::new(),
     };
-    let passed = checks.evaluate(&rows).map_err(|e| failed(def, checks, &rows, first_row, e))?;
     if passed.len() != def.checks.len() || passed.iter().any(|p| p.len() != rows.num_rows()) {
         return Err(internal(format!("the checks of {} answer in another shape", def.name)));
     }
-    if passed.iter().all(|p| p.false_count() == 0) {
+    if untimely.is_none() && passed.iter().all(|p| p.false_count() == 0) {
         return Ok(Verdict { admitted: rows, dropped: 0, quarantined: None });
     }
     for (check, passed) in def.checks.iter().zip(&passed) {
@@ -125,20 +139,28 @@ pub(super) fn judge(
             return Err(rejected(def, check, first_row + index as u64));
         }
     }
-    divide(def, &rows, &passed, first_row)
+    divide(def, &rows, &passed, first_row, untimely.unwrap_or_default())
 }
 
-/// Splits the rows by the first check that each of them breaks.
+/// Splits the rows by the first check that each of them breaks, or else by its time.
 fn divide(
     def: &StreamDef,
     rows: &RecordBatch,
     passed: &[BooleanArray],
     first_row: u64,
+    mut untimely: Vec<Option<Broken>>,
 ) -> Result<Verdict> {
-    let broken: Vec<Option<&CheckDef>> = (0..rows.num_rows())
-        .map(|row| (0..passed.len()).find(|c| breaks(&passed[*c], row)).map(|c| &def.checks[c]))
-        .collect();
-    let sent = |check: &Option<&CheckDef>, to| check.is_some_and(|c| c.on_violation == to);
+    let mut broken: Vec<Option<Broken>> = Vec::with_capacity(rows.num_rows());
+    for row in 0..rows.num_rows() {
+        let check = def.checks.iter().zip(passed).find(|(_, passed)| breaks(passed, row));
+        let check = check.map(|(check, _)| Broken {
+            on_violation: check.on_violation,
+            name: check.name.clone(),
+            reason: format!("{} is false", check.condition),
+        });
+        broken.push(check.or_else(|| untimely.get_mut(row).and_then(Option::take)));
+    }
+    let sent = |row: &Option<Broken>, to| row.as_ref().is_some_and(|b| b.on_violation == to);
     let keep: BooleanArray = broken.iter().map(|check| Some(check.is_none())).collect();
     let moved: BooleanArray =
         broken.iter().map(|check| Some(sent(check, OnViolation::Quarantine))).collect();
@@ -150,8 +172,8 @@ fn divide(
         let reasons: Vec<_> = broken
             .iter()
             .enumerate()
-            .filter_map(|(row, check)| Some((first_row + row as u64, (*check)?)))
-            .filter(|(_, check)| check.on_violation == OnViolation::Quarantine)
+            .filter_map(|(row, broken)| Some((first_row + row as u64, broken.as_ref()?)))
+            .filter(|(_, broken)| broken.on_violation == OnViolation::Quarantine)
             .collect();
         quarantined = Some(quarantine_rows(&reasons, text)?);
     }
@@ -159,11 +181,10 @@ fn divide(
 }
 
 /// Quarantined rows in the columns `reason`, `constraint_name`, `row_number`, `row`.
-fn quarantine_rows(reasons: &[(u64, &CheckDef)], json: Vec<String>) -> Result<RecordBatch> {
-    let reason = |c: &CheckDef| format!("{} is false", c.condition);
+fn quarantine_rows(reasons: &[(u64, &Broken)], json: Vec<String>) -> Result<RecordBatch> {
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(reasons.iter().map(|(_, c)| reason(c)))),
-        Arc::new(StringArray::from_iter_values(reasons.iter().map(|(_, c)| &c.name))),
+        Arc::new(StringArray::from_iter_values(reasons.iter().map(|(_, b)| &b.reason))),
+        Arc::new(StringArray::from_iter_values(reasons.iter().map(|(_, b)| &b.name))),
         Arc::new(Int64Array::from_iter_values(reasons.iter().map(|(row, _)| *row as i64))),
         Arc::new(StringArray::from(json)),
     ];

@@ -6,6 +6,7 @@ use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::StreamDef;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ pub struct WriteRequest {
     /// refused with [`Code::Conflict`], so that no two readers of one split count its rows twice;
     /// and there is a commit even when nothing changes, since it holds the position.
     pub after: Option<u64>,
-    /// A commit without rows, which only tells the time and the watermarks.
-    pub tick: bool,
+    /// A commit without rows, which only tells the time and the watermarks; these streams' go on to
+    /// what is given.
+    pub tick: Option<BTreeMap<StreamId, i64>>,
 }
 
 /// Rows for one stream.

@@ -225,8 +225,8 @@ impl State {
                 return Ok(self.repeat(&request, lsn));
             }
         }
-        if request.tick {
-            return self.tick();
+        if let Some(marks) = request.tick {
+            return self.tick(&marks);
         }
         let mut draft = Draft::default();
         for write in &request.writes {
@@ -235,8 +235,14 @@ impl State {
         self.finish(draft, request.producer, request.after.is_some())
     }
 
-    /// A commit without rows, stamped with the watermarks as they are.
-    fn tick(&mut self) -> Result<Decision> {
+    /// A commit without rows, stamped with the watermarks as they are and with those given.
+    fn tick(&mut self, marks: &BTreeMap<StreamId, i64>) -> Result<Decision> {
+        for (id, mark) in marks {
+            if let Some(stream) = self.streams.get_mut(id) {
+                self.staged.push(stream.mark());
+                stream.advance_watermark(*mark);
+            }
+        }
         let mut writes = Vec::new();
         for (id, stream) in &self.streams {
             let Some(watermark_us) = stream.counters.watermark_us else { continue };

@@ -1,17 +1,18 @@
 //! One stream or table inside the sequencer: its definition, its checks, the keys it remembers, its
 //! rows if it is a table, and its counters. A write is staged; a mark taken before it takes it back.
 
-use super::checks::{Verdict, conform, judge, nullable, refuse_nulls, widened};
+use super::checks::{Broken, Verdict, conform, judge, nullable, refuse_nulls, widened};
 use super::request::{Counters, Definition, WriteKind, internal};
 use super::table::Table;
 use super::unique::{MAX_REMEMBERED_KEYS, Unique};
 use crate::{Code, Error, Result};
+use arrow::array::temporal_conversions::timestamp_us_to_datetime;
 use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_circuit::Delta;
-use kaplan_sql::catalog::StreamDef;
+use kaplan_sql::catalog::{OnViolation, StreamDef, WatermarkDef};
 
 /// A stream or table.
 pub(super) struct Stream {
@@ -19,10 +20,16 @@ pub(super) struct Stream {
     pub counters: Counters,
     pub unique: Option<Unique>,
     pub table: Option<Table>,
-    /// The position of the event-time column and the watermark's delay.
-    event_time: Option<(usize, i64)>,
+    event_time: Option<EventTime>,
     /// How many columns it had before some were added: rows made by then may still be on their way.
     earlier_widths: Vec<usize>,
+}
+
+/// The event time of a stream's rows.
+struct EventTime {
+    /// The position of its column.
+    column: usize,
+    mark: WatermarkDef,
 }
 
 /// A place to which a stream can go back.
@@ -63,7 +70,7 @@ impl Stream {
             }
         };
         let event_time = match &def.watermark {
-            Some(w) => Some((find(&w.column)?, w.delay_us)),
+            Some(mark) => Some(EventTime { column: find(&mark.column)?, mark: mark.clone() }),
             None => None,
         };
         if !def.checks.is_empty() && definition.checks.is_none() {
@@ -139,8 +146,9 @@ impl Stream {
         let Definition { def, schema, checks, .. } = &self.definition;
         self.refuse_null_columns(batch, first_row)?;
         let batch = conform(&def.name, schema, &self.at_full_width(batch)?, first_row)?;
+        let untimely = self.untimely(&batch, time_us)?;
         let Verdict { mut admitted, dropped, quarantined } =
-            judge(def, checks.as_deref(), batch, first_row)?;
+            judge(def, checks.as_deref(), batch, first_row, untimely)?;
         let (mut duplicates, mut original) = (0, Lsn::ZERO);
         if let Some(unique) = &mut self.unique {
             let known = unique.admit(&admitted, lsn, time_us).map_err(|e| e.stream(&def.name))?;
@@ -241,8 +249,9 @@ impl Stream {
 
     /// How many of the added rows are older than the watermark; then moves the watermark.
     pub fn pass_time(&mut self, delta: &Delta) -> Result<u64> {
-        let Some((column, delay_us)) = self.event_time else { return Ok(0) };
-        let times = micros(delta.rows.column(column).as_ref())?;
+        let Some(EventTime { column, mark }) = &self.event_time else { return Ok(0) };
+        let times = micros(delta.rows.column(*column).as_ref())?;
+        let delay_us = mark.delay_us;
         let before = self.counters.watermark_us;
         let (mut newest, mut late) = (None, 0);
         for row in (0..times.len()).filter(|row| times.is_valid(*row) && delta.weight(*row) > 0) {
@@ -256,10 +265,57 @@ impl Stream {
         Ok(late)
     }
 
+    /// What is wrong with the time of each row: too far behind the watermark, or ahead of the time
+    /// of its commit. None if nothing is.
+    fn untimely(&self, rows: &RecordBatch, time_us: i64) -> Result<Option<Vec<Option<Broken>>>> {
+        let Some(EventTime { column, mark }) = &self.event_time else { return Ok(None) };
+        let watermark = mark.lateness_us.and(self.counters.watermark_us);
+        let oldest = watermark.map(|w| w.saturating_sub(mark.lateness_us.unwrap_or(0)));
+        let newest = mark.future_us.map(|limit| time_us.saturating_add(limit));
+        let is_late = |time: i64| oldest.is_some_and(|oldest| time < oldest);
+        let is_ahead = |time: i64| newest.is_some_and(|newest| time > newest);
+        let times = micros(rows.column(*column).as_ref())?;
+        if !times.iter().flatten().any(|time| is_late(time) || is_ahead(time)) {
+            return Ok(None);
+        }
+        let name = self.name();
+        let why = |time: i64| {
+            let shown = shown_time(time);
+            let (name, reason) = match (is_late(time), is_ahead(time)) {
+                (true, _) => (
+                    format!("{name}_allowed_lateness"),
+                    format!(
+                        "{} {shown} is before {}, which is ALLOWED LATENESS behind the watermark",
+                        mark.column,
+                        shown_time(oldest?)
+                    ),
+                ),
+                (false, true) => (
+                    format!("{name}_future_limit"),
+                    format!(
+                        "{} {shown} is after {}, which is FUTURE LIMIT ahead of the commit",
+                        mark.column,
+                        shown_time(newest?)
+                    ),
+                ),
+                (false, false) => return None,
+            };
+            Some(Broken { on_violation: OnViolation::Quarantine, name, reason })
+        };
+        Ok(Some(times.iter().map(|time| time.and_then(why)).collect()))
+    }
+
     /// Moves the watermark for an event time seen earlier.
     pub fn absorb_time(&mut self, event_us: i64) {
-        if let Some((_, delay_us)) = self.event_time {
-            self.advance(Some(event_us), delay_us);
+        if let Some(EventTime { mark, .. }) = &self.event_time {
+            self.advance(Some(event_us), mark.delay_us);
+        }
+    }
+
+    /// Moves the watermark to here, unless it is there already.
+    pub fn advance_watermark(&mut self, watermark_us: i64) {
+        if self.event_time.is_some() {
+            self.advance(Some(watermark_us), 0);
         }
     }
 
@@ -310,6 +366,11 @@ fn duplicate_key(def: &StreamDef, rows: &RecordBatch, at: usize) -> Error {
         .stream(name)
         .constraint(format!("{name}_pkey"))
         .hint(format!("the key ({keys})=({values}) exists already"))
+}
+
+/// A time in an account of a row.
+fn shown_time(us: i64) -> String {
+    timestamp_us_to_datetime(us).map_or_else(|| format!("{us} us"), |time| time.to_string())
 }
 
 /// A column of times as microseconds since the Unix epoch.

@@ -101,7 +101,7 @@ fn definition(id: StreamId, name: &str) -> Definition {
 }
 
 fn watermark() -> Option<WatermarkDef> {
-    Some(WatermarkDef { column: "at".to_owned(), delay_us: DELAY_US })
+    Some(WatermarkDef { column: "at".to_owned(), delay_us: DELAY_US, ..WatermarkDef::default() })
 }
 
 fn unique(columns: &[&str]) -> Option<UniqueDef> {

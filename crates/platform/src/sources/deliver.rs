@@ -278,7 +278,7 @@ impl<'a> Delivery<'a> {
         let id = self.def.producer(&load.parcel.split);
         let producer = Producer { id, sequence: load.parcel.position.saturating_add(1) };
         let after = after.map_or(0, |position| position.saturating_add(1));
-        Ok(WriteRequest { writes, producer: Some(producer), after: Some(after), tick: false })
+        Ok(WriteRequest { writes, producer: Some(producer), after: Some(after), tick: None })
     }
 }
 

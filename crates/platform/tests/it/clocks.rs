@@ -100,6 +100,59 @@ async fn rows_go_and_windows_close_as_time_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_out_of_time_are_in_a_ledger_and_idle_streams_go_on() {
+    let dir = tempfile::tempdir().expect("directory");
+    let clock = Arc::new(ManualClock::new(NOON_US));
+    let mut running = Running::at(dir.path(), Arc::clone(&clock) as _).await;
+    running
+        .sql(
+            "CREATE STREAM e (k integer, at timestamptz, WATERMARK FOR at AS at - INTERVAL '1 minute'
+                ALLOWED LATENESS INTERVAL '30 minutes' FUTURE LIMIT INTERVAL '5 minutes'
+                IDLE TIMEOUT INTERVAL '1 second')",
+        )
+        .await;
+    let shown = running.table("SHOW CREATE STREAM e").await.join(" ");
+    assert!(shown.contains("FUTURE LIMIT"), "{shown}");
+    for architecture in ["kappa", "lambda"] {
+        let options = format!("WITH (architecture = '{architecture}')");
+        let name = format!("closed_{architecture}");
+        running.sql(&format!("CREATE MATERIALIZED VIEW {name} {options} AS {CLOSED}")).await;
+    }
+    // The window of 12:00 is open until the silent stream's watermark goes on with the clock.
+    running.sql("INSERT INTO e VALUES (1, '2024-01-01 12:00:00Z')").await;
+    running
+        .sql("INSERT INTO e VALUES (2, '2024-01-01 11:35:00Z'), (3, '2024-01-01 11:20:00Z'), (4, '9999-01-01')")
+        .await;
+    let ledger = "SELECT constraint_name, row_number, row FROM e_quarantine ORDER BY 2";
+    let late = r#"e_allowed_lateness|2|{"k":3,"at":"2024-01-01T11:20:00Z"}"#;
+    let ahead = r#"e_future_limit|3|{"k":4,"at":"9999-01-01T00:00:00Z"}"#;
+    assert_eq!(running.table(ledger).await, [late, ahead]);
+    becomes(&mut running, "closed", &["2024-01-01T11:30:00Z|1"]).await;
+    clock.advance_us(15 * MINUTE_US);
+    let both = ["2024-01-01T11:30:00Z|1", "2024-01-01T12:00:00Z|1"];
+    becomes(&mut running, "closed", &both).await;
+    running.verify("closed_kappa").await;
+    running.verify("closed_lambda").await;
+
+    // What the clock did to the watermark is in the log, and stays when the lake has it.
+    running.sql("REFRESH MATERIALIZED VIEW closed_lambda").await;
+    let mut running = restarted(running, dir.path(), &clock).await;
+    running.sql("INSERT INTO e VALUES (5, '2024-01-01 11:43:00Z')").await;
+    assert_eq!(running.table("SELECT count(*) FROM e_quarantine").await, ["3"]);
+    becomes(&mut running, "closed", &both).await;
+    running.verify("closed_kappa").await;
+    running.verify("closed_lambda").await;
+    let error = running
+        .fails(
+            "CREATE TABLE t (k integer PRIMARY KEY, at timestamptz,
+                WATERMARK FOR at AS at ALLOWED LATENESS INTERVAL '1 s')",
+        )
+        .await;
+    assert!(error.message.contains("whose rows may change"), "{error:?}");
+    running.platform.close().await.expect("close");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_clock_can_tell_is_refused() {
     let (_dir, mut running) = Running::start(STREAM).await;
     running.sql("CREATE STREAM plain (k integer, at timestamptz)").await;

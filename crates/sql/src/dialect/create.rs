@@ -179,6 +179,9 @@ pub(super) fn added_column(cursor: &mut Cursor<'_>, relation: &str) -> Result<Co
     builder.columns.pop().ok_or_else(|| cursor.expected("a column"))
 }
 
+/// The shortest `IDLE TIMEOUT`: the time is looked at once a second.
+const MIN_IDLE_US: i64 = 1_000_000;
+
 /// A definition that is being read.
 pub(super) struct Builder {
     name: String,
@@ -383,7 +386,8 @@ impl Builder {
         Ok(())
     }
 
-    /// `WATERMARK FOR ts AS ts [- INTERVAL '..']`.
+    /// `WATERMARK FOR ts AS ts [- INTERVAL '..'] [ALLOWED LATENESS ..] [FUTURE LIMIT ..]
+    /// [IDLE TIMEOUT ..]`.
     fn watermark(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
         if self.watermark.is_some() {
             let message = format!("{} has more than one WATERMARK", self.name);
@@ -395,7 +399,26 @@ impl Builder {
         let at = cursor.location();
         let expr = cursor.expr()?;
         let delay_us = watermark_delay(&expr, &column).map_err(|e| e.at(at.line, at.column))?;
-        self.watermark = Some(WatermarkDef { column, delay_us });
+        let mut mark = WatermarkDef { column, delay_us, ..WatermarkDef::default() };
+        loop {
+            let (limit, least) = match () {
+                () if cursor.accept("ALLOWED LATENESS") => (&mut mark.lateness_us, 0),
+                () if cursor.accept("FUTURE LIMIT") => (&mut mark.future_us, 0),
+                () if cursor.accept("IDLE TIMEOUT") => (&mut mark.idle_us, MIN_IDLE_US),
+                () => break,
+            };
+            let at = cursor.location();
+            let given = interval::micros(&cursor.expr()?).and_then(|us| match limit.is_some() {
+                true => Err(Error::invalid("WATERMARK has this limit twice")),
+                false if us < least => Err(Error::invalid(format!(
+                    "this interval of WATERMARK must be at least {} s",
+                    least / 1_000_000
+                ))),
+                false => Ok(us),
+            });
+            *limit = Some(given.map_err(|e| e.at(at.line, at.column))?);
+        }
+        self.watermark = Some(mark);
         Ok(())
     }
 
@@ -449,7 +472,7 @@ impl Builder {
         self.check_keys(append_only, &primary_key)?;
         primary_key.iter().for_each(|name| self.set_not_null(name));
         if let Some(watermark) = &self.watermark {
-            self.check_watermark(&watermark.column)?;
+            self.check_watermark(watermark, append_only)?;
         }
         for (_, text, _, condition) in &self.checks {
             check_columns(condition, &self.name, Some(&self.names))
@@ -520,9 +543,17 @@ impl Builder {
         Ok(())
     }
 
-    fn check_watermark(&self, column: &str) -> Result<()> {
+    fn check_watermark(&self, watermark: &WatermarkDef, append_only: bool) -> Result<()> {
+        let column = watermark.column.as_str();
         let found = self.columns.iter().find(|c| c.name == column);
         let found = found.ok_or_else(|| unknown("WATERMARK", column, &self.name))?;
+        if !append_only && watermark.quarantines() {
+            return Err(Error::unsupported(format!(
+                "ALLOWED LATENESS and FUTURE LIMIT of {}, whose rows may change, are not supported",
+                self.name
+            ))
+            .hint("make it APPEND ONLY, or leave them out"));
+        }
         match arrow_type(&found.sql_type)? {
             DataType::Timestamp(..) => Ok(()),
             _ => Err(Error::invalid(format!(

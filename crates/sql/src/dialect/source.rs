@@ -46,7 +46,7 @@ impl<'a> Source<'a> {
         })?;
         check_shape(&tokens)?;
         let tokens = with_emit_apart(with_keys_as_arguments(without_flink_wrappers(tokens)));
-        let tokens = with_symmetric_bounds(tokens);
+        let tokens = with_asof_in_conditions(with_symmetric_bounds(tokens));
         let (spans, end) = byte_spans(text, &tokens);
         Ok((Source { text, spans, end }, tokens))
     }
@@ -242,6 +242,71 @@ fn with_symmetric_bounds(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     }
                 }
             }
+        }
+        out.push(token);
+    }
+    out
+}
+
+/// Turns `ASOF [LEFT] JOIN r ON condition` into `[LEFT] JOIN r ON kaplan_asof(true) AND condition`. A
+/// `MATCH_CONDITION (times)` before `ON`, as Snowflake writes it, is a part of the condition.
+fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    if !tokens.iter().any(|t| is_word(&t.token, "ASOF")) {
+        return tokens;
+    }
+    let words: Vec<usize> =
+        (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
+    let is =
+        |at: usize, word: &str| words.get(at).is_some_and(|i| is_word(&tokens[*i].token, word));
+    let (mut dropped, mut marked, mut joined) = (Vec::new(), Vec::new(), Vec::new());
+    for start in (0..words.len()).filter(|at| is(*at, "ASOF")) {
+        let joins = ["JOIN", "LEFT", "INNER", "RIGHT", "FULL"];
+        if !joins.iter().any(|word| is(start + 1, word)) {
+            continue;
+        }
+        dropped.push(words[start]);
+        let (mut depth, mut matched) = (0_usize, false);
+        for at in start + 1..words.len() {
+            match &tokens[words[at]].token {
+                Token::LParen => depth += 1,
+                Token::RParen if depth == 0 => break,
+                Token::RParen => depth -= 1,
+                _ if depth > 0 => {}
+                Token::Comma | Token::SemiColon => break,
+                _ if is(at, "WHERE") || is(at, "ASOF") => break,
+                _ if is(at, "MATCH_CONDITION") && !matched => {
+                    marked.push(words[at]);
+                    matched = true;
+                }
+                _ if is(at, "ON") => {
+                    let to = if matched { &mut joined } else { &mut marked };
+                    to.push(words[at]);
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut out = Vec::with_capacity(tokens.len() + 5 * marked.len());
+    for (index, mut token) in tokens.into_iter().enumerate() {
+        let end = token.span.end;
+        if dropped.contains(&index) {
+            continue;
+        } else if joined.contains(&index) {
+            token.token = Token::make_word("AND", None);
+        } else if marked.contains(&index) {
+            token.token = Token::make_word("ON", None);
+            out.push(token);
+            let words = [
+                Token::make_word(crate::functions::ASOF, None),
+                Token::LParen,
+                Token::make_word("true", None),
+                Token::RParen,
+                Token::make_word("AND", None),
+            ];
+            let span = datafusion::sql::sqlparser::tokenizer::Span::new(end, end);
+            out.extend(words.map(|token| TokenWithSpan { token, span }));
+            continue;
         }
         out.push(token);
     }

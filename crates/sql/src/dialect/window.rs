@@ -21,10 +21,11 @@ use super::result_names::name_columns;
 use super::session::{SESSION_END, SESSION_START};
 use super::source::DIALECT;
 use super::{digits, ignored, interval, quantified};
+use crate::functions::WITH_TIES;
 use crate::functions::syntax;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Fetch, FunctionArg, FunctionArgExpr, Ident, LimitClause, ObjectName, Query, Select,
-    SetExpr, TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, LimitClause, ObjectName, Query, Select, SetExpr,
+    TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use kaplan_base::limits::MAX_WINDOWS_PER_ROW;
@@ -153,12 +154,14 @@ impl VisitorMut for Rewriter {
     }
 }
 
-/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`; without a number it is one row.
+/// `FETCH FIRST n ROWS {ONLY | WITH TIES}` is `LIMIT n`; without a number it is one row.
 fn fetch_as_limit(query: &mut Query) {
-    let plain = |fetch: &mut Fetch| !fetch.with_ties && !fetch.percent;
-    let Some(fetch) = query.fetch.take_if(plain) else { return };
+    let Some(fetch) = query.fetch.take_if(|fetch| !fetch.percent) else { return };
     let one = || Expr::Value(Value::Number("1".to_owned(), false).into());
-    let rows = Some(fetch.quantity.unwrap_or_else(one));
+    let mut rows = Some(fetch.quantity.unwrap_or_else(one));
+    if fetch.with_ties {
+        rows = rows.map(|rows| syntax::call(WITH_TIES, vec![rows]));
+    }
     match &mut query.limit_clause {
         None => {
             let (offset, limit_by) = (None, Vec::new());

@@ -18,6 +18,7 @@ mod define;
 mod json;
 mod jsonb;
 pub mod logical;
+mod markers;
 mod math;
 mod number;
 mod numerals;
@@ -37,11 +38,12 @@ pub mod value;
 
 pub use column::{Misfit, assign, canonical, read_text};
 pub use logical::Logical;
+pub(crate) use markers::{ASOF, WITH_TIES};
 pub use parse::parse;
 pub use text::sql_text;
 
 use datafusion::execution::SessionStateBuilder;
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{Expr, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::Analyzer;
 use operators::Operators;
@@ -57,6 +59,7 @@ static FUNCTIONS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
         numerals::all(),
         arrays::all(),
         jsonb::all(),
+        markers::all(),
     ];
     let mut functions: Vec<_> = families.into_iter().flatten().map(|d| Arc::new(d.udf())).collect();
     functions.push(Arc::new(typeof_::pg_typeof()));
@@ -72,6 +75,19 @@ static BY_NAME: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     functions.insert("starts_with".to_owned(), starts_with);
     functions
 });
+
+/// `array_to_string`: what is in the list, one after the other with this in between.
+pub(crate) fn array_to_string(list: Expr, between: Vec<Expr>) -> Expr {
+    let function = BY_NAME.get("array_to_string");
+    let args = [vec![list.clone()], between].concat();
+    function.map_or(list, |function| function.call(args))
+}
+
+/// The value of a subquery that has this many rows.
+pub(crate) fn single(rows: Expr, value: Expr) -> Expr {
+    let function = BY_NAME.get(markers::SINGLE);
+    function.map_or(value.clone(), |single| single.call(vec![rows, value]))
+}
 
 fn negate() -> Arc<ScalarUDF> {
     BY_NAME.get("kaplan_negate").map_or_else(datafusion::functions::math::abs, Arc::clone)

@@ -102,10 +102,14 @@ impl<'a> Grammar<'a> {
             if !order.is_empty() {
                 select.sql += &format!(" ORDER BY {}", order.join(", "));
             }
-            select.sql += &format!(" LIMIT {}", self.rng.random_range(0..6));
+            let rows = self.rng.random_range(0..6);
             if self.one_in(3) {
                 select.sql += " OFFSET 1";
             }
+            select.sql += &match !order.is_empty() && self.one_in(3) {
+                true => format!(" FETCH FIRST {rows} ROWS WITH TIES"),
+                false => format!(" LIMIT {rows}"),
+            };
         }
         select
     }
@@ -417,12 +421,38 @@ impl<'a> Grammar<'a> {
                 on.push(pair);
             }
         }
+        if self.one_in(8)
+            && let Some(times) = self.times(&columns, &theirs)
+        {
+            self.plain = false;
+            on.retain(|pair| !pair.contains('+'));
+            on.push(times);
+            columns.extend(theirs);
+            let kind = self.pick(&["ASOF JOIN", "ASOF LEFT JOIN"]);
+            return (format!("{left} {kind} {right} ON {}", on.join(" AND ")), columns);
+        }
         columns.extend(theirs);
         if on.is_empty() || self.one_in(5) {
             on.push(self.expr(&columns, Class::Bool, 1));
         }
         let kind = self.pick(&["JOIN", "JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
         (format!("{left} {kind} {right} ON {}", on.join(" AND ")), columns)
+    }
+
+    /// Which of two columns is later.
+    fn times(&mut self, ours: &[Col], theirs: &[Col]) -> Option<String> {
+        let fits = |c: &Class| matches!(c, Class::Int | Class::Timestamp | Class::Date);
+        let pairs: Vec<(&Col, &Col)> = ours
+            .iter()
+            .flat_map(|l| theirs.iter().map(move |r| (l, r)))
+            .filter(|(l, r)| l.1 == r.1 && fits(&l.1))
+            .collect();
+        let (l, r) = pairs.choose(self.rng)?;
+        let op = self.pick(&[">=", ">=", ">", "<=", "<"]);
+        Some(match self.one_in(3) {
+            true => format!("{} {op} {}", r.0, l.0),
+            false => format!("{} {op} {}", l.0, r.0),
+        })
     }
 
     fn equal_pair(&mut self, ours: &[Col], theirs: &[Col]) -> Option<String> {

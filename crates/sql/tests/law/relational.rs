@@ -27,13 +27,28 @@ impl Grammar<'_> {
             format!(" WHERE {correlated}")
         };
         let not = self.pick(&["", "NOT "]);
-        let text = match self.rng.random_range(0..6) {
+        let text = match self.rng.random_range(0..8) {
             0 | 1 => format!("{not}EXISTS (SELECT 1 FROM {from}{place})"),
             2 | 3 => {
                 let class = *SORTABLE.choose(self.rng).unwrap_or(&Class::Int);
                 self.plain &= not.is_empty();
                 let (x, y) = (self.column(cols, class), self.column(&theirs, class));
                 format!("({x}) {not}IN (SELECT {y} FROM {from}{place})")
+            }
+            6 => {
+                let class = *SORTABLE.choose(self.rng).unwrap_or(&Class::Int);
+                let (x, y) = (self.column(cols, class), self.column(&theirs, class));
+                self.plain = false;
+                format!("{x} = (SELECT {y} FROM {from}{place})")
+            }
+            7 => {
+                let (x, y) = (self.column(cols, Class::Int), self.column(&theirs, Class::Int));
+                let order = self.sortable(&theirs).unwrap_or("1 + 1".into());
+                let direction = self.pick(&["", " DESC"]);
+                self.plain = false;
+                format!(
+                    "{x} >= (SELECT {y} FROM {from}{place} ORDER BY {order}{direction} LIMIT 1)"
+                )
             }
             4 => {
                 let (x, y) = (self.column(cols, Class::Int), self.column(&theirs, Class::Int));
@@ -196,7 +211,7 @@ impl Grammar<'_> {
     /// Several groupings at once.
     pub fn grouping_sets(&mut self, depth: usize) -> Select {
         let (from, cols) = self.from(depth);
-        let fits = |c: &&Col| !matches!(c.1, Class::Float | Class::Approx);
+        let fits = |c: &&Col| !matches!(c.1, Class::Approx);
         let mut keys: Vec<Col> = cols.iter().filter(fits).take(3).cloned().collect();
         if keys.is_empty() {
             return self.projection(depth, true);
@@ -229,7 +244,8 @@ impl Grammar<'_> {
         let (x, y) = (self.column(cols, class), self.sortable(cols));
         let direction = self.pick(&["", " DESC", " NULLS FIRST"]);
         let order = y.map_or(String::new(), |y| format!(" ORDER BY {y}{direction}"));
-        match self.rng.random_range(0..5) {
+        match self.rng.random_range(0..6) {
+            5 => (format!("nth_value({x}, 2{order})"), class),
             0 => {
                 let text = self.column(cols, Class::Text);
                 (format!("string_agg({text}, ','{order})"), Class::Text)

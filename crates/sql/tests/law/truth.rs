@@ -7,6 +7,8 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::Optimizer;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use kaplan_circuit::Clocks;
@@ -46,7 +48,8 @@ pub async fn run_text(
     config.options_mut().sql_parser.dialect = "postgres".parse().map_err(text)?;
     config.options_mut().sql_parser.parse_float_as_decimal = true;
     let builder = SessionStateBuilder::new().with_config(config).with_default_features();
-    let context = SessionContext::new_with_state(functions::register(builder).build());
+    let builder = without_pushed_filters(functions::register(builder));
+    let context = SessionContext::new_with_state(builder.build());
     context.register_udf(hop_starts());
     session_bounds().into_iter().for_each(|bound| context.register_udwf(bound));
     for (index, table) in tables.iter().enumerate() {
@@ -62,6 +65,18 @@ pub async fn run_text(
     let mut query = parse_query(&last.1).map_err(text)?;
     kaplan_sql::dialect::rewrite(&mut query).map_err(text)?;
     context.sql(&query.to_string()).await.map_err(text)?.collect().await.map_err(text)
+}
+
+/// DataFusion answers wrongly where it pushes filters below aggregates without groups, or finds
+/// columns by names that two of them have.
+fn without_pushed_filters(builder: SessionStateBuilder) -> SessionStateBuilder {
+    let stays = |name: &str| {
+        !["push_down_filter", "FilterPushdown", "FilterPushdown(Post)"].contains(&name)
+    };
+    let (mut logical, mut physical) = (Optimizer::new().rules, PhysicalOptimizer::new().rules);
+    logical.retain(|rule| stays(rule.name()));
+    physical.retain(|rule| stays(rule.name()));
+    builder.with_optimizer_rules(logical).with_physical_optimizer_rules(physical)
 }
 
 pub fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>, DataFusionError> {

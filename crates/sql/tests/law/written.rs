@@ -272,6 +272,73 @@ pub const CASES: &[Written] = &[
         commits: HOT,
     },
     Written {
+        name: "a window in the order of its partition alone",
+        tables: &["table t: x integer"],
+        views: &["SELECT x, row_number() OVER (PARTITION BY x ORDER BY x) AS n, \
+             lag(x) OVER (PARTITION BY x ORDER BY x DESC) AS l FROM (SELECT x FROM t) AS a"],
+        commits: &["+t 1,+2t 2", "-t 2,+t NULL", "+t 1"],
+    },
+    Written {
+        name: "a sum of NUMERIC beside one distinct count",
+        tables: &["table t: k integer, x numeric(10;2)"],
+        views: &["SELECT count(DISTINCT k) AS n, sum(x) AS s FROM t"],
+        commits: &["+t 1|1.5,+t 2|2.25", "-t 1|1.5,+t 2|NULL"],
+    },
+    Written {
+        name: "the last row that is not later",
+        tables: &[
+            "table l: k integer, at timestamp",
+            "table r: k integer, at timestamp, x integer",
+        ],
+        views: &[
+            "SELECT l.k, l.at, r.at AS seen, x FROM l ASOF JOIN r ON l.k = r.k AND l.at >= r.at",
+            "SELECT l.k, l.at, r.at AS seen, x FROM l ASOF LEFT JOIN r ON r.at > l.at",
+            "SELECT v0.k, v0.x, v1.x AS y FROM v0 FULL JOIN v1 ON v0.at = v1.at",
+        ],
+        commits: &[
+            "+2l 1|2024-01-01T10:00:00,+r 1|2024-01-01T09:00:00|1",
+            "+r 1|2024-01-01T10:00:00|NULL,+l NULL|NULL,+l 2|2024-01-01T10:00:00",
+            "+r 1|2024-01-01T10:00:00|3,+r NULL|2024-01-01T08:00:00|4,+r 2|NULL|5",
+            "-r 1|2024-01-01T10:00:00|3,-l 1|2024-01-01T10:00:00",
+            "-r 1|2024-01-01T09:00:00|1,-r 1|2024-01-01T10:00:00|NULL",
+        ],
+    },
+    Written {
+        name: "the ties of the last row",
+        tables: &["table t: k integer, x integer"],
+        views: &["SELECT k, x FROM t ORDER BY k DESC OFFSET 1 FETCH FIRST 2 ROWS WITH TIES"],
+        commits: &["+t 1|1,+t 2|2", "+2t 1|2,+t NULL|1", "-t 2|2,+t NULL|2", "-t NULL|1"],
+    },
+    Written {
+        name: "a subquery with one row, then two, then none",
+        tables: &["table t: k integer, x integer", "table u: k integer, x integer"],
+        views: &["SELECT k, (SELECT x FROM u WHERE u.k = t.k) AS x, \
+             (SELECT u.x FROM u WHERE u.k = t.k ORDER BY u.x DESC LIMIT 1) AS y, \
+             (SELECT x FROM u) AS z FROM t"],
+        commits: &["+t 1|1,+t 2|2,+u 1|5", "+u 1|7,+u 2|NULL", "-u 1|5,-u 2|NULL", "-u 1|7"],
+    },
+    Written {
+        name: "aggregates in several orders, also in sets",
+        tables: &["table t: k integer, x integer, w text"],
+        views: &[
+            "SELECT k, string_agg(w, '+' ORDER BY x) AS a, string_agg(w, '-' ORDER BY x DESC) AS b, \
+             nth_value(x, 2 ORDER BY w) AS c, array_agg(x ORDER BY w DESC) AS d \
+             FROM t GROUP BY ROLLUP (k)",
+        ],
+        commits: &[
+            "+t 1|1|b,+t 1|2|a",
+            "+t 2|1|NULL,+t NULL|3|c",
+            "-t 1|1|b,-t NULL|3|c",
+            "-t 2|1|NULL",
+        ],
+    },
+    Written {
+        name: "sets of a floating-point key",
+        tables: &[T],
+        views: &["SELECT f, k, count(*) AS n, grouping(f) AS g FROM t GROUP BY CUBE (f, k)"],
+        commits: HOT,
+    },
+    Written {
         name: "hopping windows before 1970 and over NULL",
         tables: &["table t: ts timestamp, x integer"],
         views: &["SELECT window_start, window_end, count(*) AS n, sum(x) AS s \
@@ -305,6 +372,8 @@ fn table(text: &'static str) -> Table {
         .split(", ")
         .map(|c| {
             let (name, sql_type) = c.split_once(' ').unwrap();
+            // A comma would end the column.
+            let sql_type: &'static str = sql_type.replace(';', ",").leak();
             Column { name: name.into(), sql_type, class: Class::Int, nullable: true }
         })
         .collect();

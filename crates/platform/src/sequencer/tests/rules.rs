@@ -291,16 +291,20 @@ fn checked() -> State {
     events.checks = Some(Box::new(Small));
     events.quarantine = Some(QUARANTINE);
     let mut quarantine = definition(QUARANTINE, "events_quarantine");
-    quarantine.schema = Arc::new(Schema::new(vec![
-        Field::new("reason", DataType::Utf8, true),
-        Field::new("constraint_name", DataType::Utf8, true),
-        Field::new("row_number", DataType::Int64, true),
-        Field::new("row", DataType::Utf8, true),
-    ]));
+    quarantine.schema = quarantine_schema();
     let mut state = State::new();
     state.add_stream(events).unwrap();
     state.add_stream(quarantine).unwrap();
     state
+}
+
+fn quarantine_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("reason", DataType::Utf8, true),
+        Field::new("constraint_name", DataType::Utf8, true),
+        Field::new("row_number", DataType::Int64, true),
+        Field::new("row", DataType::Utf8, true),
+    ]))
 }
 
 #[test]
@@ -400,4 +404,51 @@ fn damaged_history_is_refused() {
     assert_eq!(state.absorb_commit(&commit(6)).unwrap_err().code, Code::Corrupted);
     assert_eq!(state.open(Lsn(5)).unwrap_err().code, Code::Corrupted);
     state.open(Lsn(4)).unwrap();
+}
+
+#[test]
+fn rows_out_of_time_are_quarantined() {
+    let mut state = State::new();
+    let mut limited = definition(EVENTS, "events");
+    limited.def.watermark = Some(WatermarkDef {
+        column: "at".to_owned(),
+        delay_us: 10,
+        lateness_us: Some(5),
+        future_us: Some(100),
+        idle_us: None,
+    });
+    limited.quarantine = Some(StreamId(4));
+    let mut held = definition(StreamId(4), "events_quarantine");
+    held.schema = quarantine_schema();
+    state.add_stream(held).unwrap();
+    state.add_stream(limited).unwrap();
+
+    // The first commit has no watermark before it; what is ahead of the clock moves none.
+    let made = done(&mut state, append(EVENTS, &[row(1, "a", 50), row(2, "b", 151)]), 50);
+    assert_eq!((made.ack.quarantined, made.ack.late), (1, 0));
+    assert_eq!(state.counters()[&EVENTS].watermark_us, Some(40));
+    // 39 is late and 35 as late as can be; 34 is too late, in the same commit as what is new.
+    let rows =
+        [row(3, "c", 39), row(4, "d", 34), row(5, "e", 90), row(6, "f", 35), (7, None, None)];
+    let made = done(&mut state, append(EVENTS, &rows), 60);
+    assert_eq!((made.ack.quarantined, made.ack.late), (1, 2));
+    let commit = made.commit.unwrap();
+    let kept = [row(3, "c", 39), row(5, "e", 90), row(6, "f", 35), (7, None, None)];
+    assert_eq!(change(&commit, EVENTS), sums(&kept.map(|row| (row, 1))));
+    let bad = decode_delta(&quarantine_schema(), &commit.writes[1].payload).unwrap().rows;
+    let reason = bad.column(0).as_string::<i32>().value(0).to_owned();
+    assert!(reason.contains("ALLOWED LATENESS behind the watermark"), "{reason}");
+    assert_eq!(bad.column(1).as_string::<i32>().value(0), "events_allowed_lateness");
+    assert_eq!(bad.column(2).as_primitive::<Int64Type>().value(0), 2);
+
+    // A tick moves the watermark of a quiet stream, never back; one that fails moves nothing.
+    let tick = |us| WriteRequest { tick: Some([(EVENTS, us)].into()), ..WriteRequest::default() };
+    state.decide(tick(500), 61).unwrap();
+    state.revert();
+    assert_eq!(state.counters()[&EVENTS].watermark_us, Some(80));
+    let told = done(&mut state, tick(85), 62).commit.unwrap();
+    assert_eq!((told.writes[0].rows, told.writes[0].watermark_us), (0, Some(85)));
+    done(&mut state, tick(82), 62);
+    let made = done(&mut state, append(EVENTS, &[row(8, "g", 79), row(9, "h", 80)]), 63);
+    assert_eq!((made.ack.quarantined, made.ack.late), (1, 1));
 }
