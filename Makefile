@@ -12,6 +12,8 @@ ROUNDS ?= 15
 STEPS ?= 50000
 # `make fuzz`: how long, all targets together.
 SECONDS ?= 60
+# Rows of `make bench-sources`, which measures the dev profile.
+SOURCE_ROWS ?= 200000
 # `make bench`: rows of history, and the profile; a release build takes long the first time.
 ROWS ?= 10000000
 PROFILE ?= release
@@ -29,7 +31,7 @@ RUN_FUZZ := $(CARGO) test -q -p kaplan-server --test fuzz --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-sources mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +134,9 @@ deb: program ## Put the program into a Debian package: deploy/out/kaplan_*.deb
 
 bench: setup ## Measure throughput and latency into bench/results.*: ROWS= PROFILE=dev
 	$(CARGO) run --profile $(PROFILE) -q -p kaplan-platform --example bench -- --rows $(ROWS)
+
+bench-sources: program ## Sources beside librdkafka and pg_recvlogical on the same servers: SOURCE_ROWS=
+	@$(CARGO) run -q -p kaplan-cli --example bench_sources -- --rows $(SOURCE_ROWS)
 
 mutants: ## Take decisions out of the code one by one, and see that a test notices
 	@scripts/mutants.py

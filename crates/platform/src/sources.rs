@@ -373,6 +373,31 @@ pub(crate) async fn alter(
     Ok(done(TAG))
 }
 
+/// Refuses writes by anybody but the source to what it fills: the rows would be something else than
+/// what its other side has. A table with a connector of its own takes others' rows too, unless it is
+/// kept equal to one upstream.
+pub(crate) fn refuse_writes(
+    inner: &Inner,
+    streams: impl Iterator<Item = kaplan_base::StreamId>,
+) -> Result<()> {
+    let catalog = inner.definitions.read();
+    let kept = |s: &&SourceDef| !s.table || connectors::is_shared(s);
+    for stream in streams {
+        let fills = |s: &&SourceDef| s.targets.iter().any(|t| t.stream == stream);
+        let Some(source) = catalog.sources.values().filter(kept).find(fills) else { continue };
+        let filled = catalog.streams.values().find(|s| s.id == stream);
+        let name = filled.map_or(source.name.as_str(), |s| s.name.as_str());
+        let message = match name == source.name && !source.table {
+            true => format!("cannot write to source \"{name}\""),
+            false => format!("cannot write to table \"{name}\" of source \"{}\"", source.name),
+        };
+        let hint = "its rows are those of the other side: write there, or put rows of your own \
+                    into another table and read both in a view with UNION ALL";
+        return Err(Error::new(Code::WrongObject, message).stream(name).hint(hint));
+    }
+    Ok(())
+}
+
 /// Takes streams that go out of the catalog's sources. Answers with the sources that fill nothing
 /// any more, which go as well; the numbers of their ledgers are added to `ids`.
 pub(crate) fn detach(catalog: &mut Catalog, ids: &mut BTreeSet<u32>) -> Vec<SourceDef> {
