@@ -12,6 +12,8 @@ ROUNDS ?= 15
 STEPS ?= 50000
 # `make fuzz`: how long, all targets together.
 SECONDS ?= 60
+# Rows of `make bench-sources`, which measures the dev profile.
+SOURCE_ROWS ?= 200000
 # `make bench`: events of history, rows of state whose change is measured, and the profile; a release
 # build takes long the first time. BENCH= has more options, such as '--only replay --queries q4,q7'.
 EVENTS ?= 10000000
@@ -32,7 +34,7 @@ RUN_FUZZ := $(CARGO) test -q -p kaplan-server --test fuzz --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud cold-start image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-programs profile mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud cold-start image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-programs bench-sources profile mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -155,6 +157,9 @@ bench: bench-programs ## Measure beside DuckDB, DataFusion, chDB into bench/resu
 profile: bench-programs ## Flame graphs of the replays (needs apt linux-perf): EVENTS= PROFILE=dev
 	python3 bench/flame.py --program "$(BUILT)/examples/bench" --generator "$(BUILT)/kaplan-nexmark" \
 	  --events $(EVENTS) $(BENCH)
+
+bench-sources: program ## Sources beside librdkafka and pg_recvlogical on the same servers: SOURCE_ROWS=
+	@$(CARGO) run -q -p kaplan-cli --example bench_sources -- --rows $(SOURCE_ROWS)
 
 mutants: ## Take decisions out of the code one by one, and see that a test notices
 	@scripts/mutants.py

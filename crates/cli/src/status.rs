@@ -51,6 +51,16 @@ const RUNS: [Column; 6] = [
     ("started", "started_us", time),
 ];
 
+const CONNECTORS: [Column; 7] = [
+    ("source or sink", "name", text),
+    ("connector", "connector", text),
+    ("state", "state", text),
+    ("since", "since_us", time),
+    ("lag", "lag", text),
+    ("rows", "rows", text),
+    ("errors", "errors", text),
+];
+
 /// Prints the status.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.target)?;
@@ -103,9 +113,12 @@ fn print(out: &mut dyn Write, address: &str, status: &Value) -> io::Result<()> {
     }
     section(out, &status["streams"], &STREAMS)?;
     section(out, &status["views"], &VIEWS)?;
+    section(out, &status["sources"], &CONNECTORS)?;
+    section(out, &status["sinks"], &CONNECTORS)?;
     section(out, &status["runs"], &RUNS)?;
-    for entry in ["views", "runs"].iter().filter_map(|name| status[*name].as_array()).flatten() {
-        if let Some(error) = entry["error"].as_str() {
+    let told = ["views", "sources", "sinks", "runs"];
+    for entry in told.iter().filter_map(|name| status[*name].as_array()).flatten() {
+        if let Some(error) = entry["error"].as_str().or(entry["message"].as_str()) {
             let name = text(entry.get("name").unwrap_or(&entry["id"]));
             writeln!(out, "\n{name}: {error}")?;
         }
@@ -167,6 +180,9 @@ mod tests {
                 "batch_published_us": null, "batch_schedule": null, "state_bytes": 10}],
             "replica": {"writer_epoch": 3, "newest_lsn": 15, "commits_behind": 4,
                 "looked_us_ago": 200_000, "error": "no route"},
+            "sources": [{"name": "clicks", "connector": "kafka", "state": "retrying",
+                "message": "the broker is away", "since_us": 0, "lag": 7, "lag_unit": "records",
+                "rows": 3, "errors": 0}],
             "runs": []
         });
         let mut out = Vec::new();
@@ -180,6 +196,8 @@ mod tests {
             "4 commits behind LSN 15, looked 0.2 s ago, writer's epoch 3",
             "no route",
             "v: the disk is full",
+            " clicks         | kafka     | retrying | 1970-01-01 00:00:00Z |   7 |",
+            "clicks: the broker is away",
         ] {
             assert!(out.contains(part), "{part} is not in\n{out}");
         }

@@ -9,14 +9,19 @@ mod envelope;
 mod include;
 mod json;
 mod options;
+mod protobuf;
+mod registry;
 mod sift;
 
 pub use options::{Encode, Form, Layout, Missing, OPTIONS, Unknown};
+pub use protobuf::Protobuf;
+pub use registry::Registry;
 
 use crate::formats::DecodeError;
 use crate::source::{Change, Kind, Rejected, Target, shown};
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Schema, SchemaRef};
+use avro::Part;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -80,7 +85,7 @@ impl Decoder {
     /// It cannot be fetched now; the records are as good as before.
     pub fn prepare(&self, records: &[Record<'_>]) -> crate::Result<()> {
         match &self.layout.registry {
-            Some(registry) => registry.prepare(records),
+            Some(registry) => registry.prepare(records, self.layout.form == Form::Debezium),
             None => Ok(()),
         }
     }
@@ -88,10 +93,32 @@ impl Decoder {
     /// The changes that records make, in order. `split` is the name of their split.
     #[must_use]
     pub fn decode(&self, split: &str, records: &[Record<'_>]) -> Decoded {
-        let mut rejected = Vec::new();
+        let Some(protobuf) = &self.layout.protobuf else {
+            return self.decode_all(split, records, Vec::new());
+        };
+        // From here on its records are JSON.
+        let json = |r: &Record<'_>| r.value.map(|value| protobuf.json(value)).transpose();
+        let texts: Vec<_> = records.iter().map(json).collect();
+        let (mut read, mut rejected) = (Vec::with_capacity(records.len()), Vec::new());
+        for (record, text) in records.iter().zip(&texts) {
+            match text {
+                Ok(text) => read.push(Record { value: text.as_deref(), ..record.clone() }),
+                Err(error) => rejected.push(refused(record, error)),
+            }
+        }
+        self.decode_all(split, &read, rejected)
+    }
+
+    fn decode_all(
+        &self,
+        split: &str,
+        records: &[Record<'_>],
+        mut rejected: Vec<Rejected>,
+    ) -> Decoded {
+        let events = self.events(records);
         let mut ops = Vec::with_capacity(records.len());
         for (at, record) in records.iter().enumerate() {
-            match self.op(at, record) {
+            match self.op(at, record, events.get(at)) {
                 Ok(op) => ops.extend(op),
                 Err(error) => rejected.push(refused(record, &error)),
             }
@@ -104,8 +131,25 @@ impl Decoder {
         (self.in_order(records, puts, deletes), rejected)
     }
 
+    /// What envelopes of Avro say; nothing of other encodings, which are read one by one.
+    fn events(&self, records: &[Record<'_>]) -> Vec<avro::Event> {
+        match (self.layout.form, self.layout.encode, &self.layout.registry) {
+            (Form::Debezium, Encode::Avro, Some(registry)) => {
+                let bodies: Vec<&[u8]> =
+                    records.iter().map(|r| r.value.unwrap_or_default()).collect();
+                avro::events(registry, &bodies)
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// What a record does; nothing when it says nothing.
-    fn op<'a>(&self, at: usize, record: &Record<'a>) -> Result<Option<Op<'a>>, DecodeError> {
+    fn op<'a>(
+        &self,
+        at: usize,
+        record: &Record<'a>,
+        event: Option<&avro::Event>,
+    ) -> Result<Option<Op<'a>>, DecodeError> {
         let op = |kind, body| Ok(Some(Op { record: at, kind, body }));
         match (self.layout.form, record.value) {
             (Form::Plain, Some(value)) => op(self.put, Cow::Borrowed(value)),
@@ -120,6 +164,15 @@ impl Decoder {
             }
             // A tombstone follows a deletion that was an event of its own.
             (Form::Debezium, None) => Ok(None),
+            (Form::Debezium, Some(value)) if event.is_some() => match event.cloned().transpose()? {
+                Some(Some((Kind::Delete, false))) => {
+                    let lacks = "the Debezium envelope has no before, nor a key";
+                    let key = record.key.ok_or_else(|| DecodeError::new(lacks))?;
+                    op(Kind::Delete, Cow::Borrowed(key))
+                }
+                Some(Some((kind, _))) => op(kind, Cow::Borrowed(value)),
+                _ => Ok(None),
+            },
             (Form::Debezium, Some(value)) => match envelope::read(value, record.key)? {
                 Some(envelope::Event::Put(row)) => op(Kind::Upsert, row),
                 Some(envelope::Event::Delete(row)) => op(Kind::Delete, row),
@@ -150,9 +203,13 @@ impl Decoder {
     ) -> Result<RecordBatch, DecodeError> {
         let bodies: Vec<&[u8]> = ops.iter().map(|op| op.body.as_ref()).collect();
         let body = match self.layout.encode {
-            Encode::Json => json::rows(&self.body, &self.layout, &bodies)?,
+            Encode::Json | Encode::Protobuf => json::rows(&self.body, &self.layout, &bodies)?,
             Encode::Avro => match &self.layout.registry {
-                Some(registry) => registry.rows(&self.body, &bodies)?,
+                Some(registry) => {
+                    let debezium = self.layout.form == Form::Debezium;
+                    let part = if debezium { Part::Field("after") } else { Part::Whole };
+                    avro::rows(registry, &self.body, &bodies, part)?
+                }
                 None => return Err(DecodeError::new("there is no schema registry")),
             },
             Encode::Csv => sift::csv(&self.body, &bodies)?,
@@ -201,14 +258,35 @@ impl Decoder {
                 let column = include::column(include, &self.key.fields()[0], "", records)?;
                 batch(&self.key, vec![column], ops.len())
             }
-            _ => {
-                let bodies: Vec<&[u8]> = ops.iter().map(|op| op.body.as_ref()).collect();
-                json::keys(&self.key, &bodies)
-            }
+            _ => match (&self.layout.registry, self.layout.form, self.layout.encode) {
+                (Some(registry), Form::Debezium, Encode::Avro) => {
+                    self.avro_keys(registry, records, ops)
+                }
+                _ => {
+                    let bodies: Vec<&[u8]> = ops.iter().map(|op| op.body.as_ref()).collect();
+                    json::keys(&self.key, &bodies)
+                }
+            },
         };
         sift::sift(ops, &decode, &mut |op, error| {
             rejected.push(refused(&records[op.record], &error));
         })
+    }
+
+    /// Keys of Avro: of the row before, or the record's own.
+    fn avro_keys(
+        &self,
+        registry: &Registry,
+        records: &[Record<'_>],
+        ops: &[Op<'_>],
+    ) -> Result<RecordBatch, DecodeError> {
+        let key = |op: &Op<'_>| {
+            let envelope = records[op.record].value == Some(op.body.as_ref());
+            let part = if envelope { Part::Field("before") } else { Part::Whole };
+            avro::rows(registry, &self.key, &[op.body.as_ref()], part)
+        };
+        let keys = ops.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+        sift::one(&self.key, keys)
     }
 
     /// Puts and deletes in the order of their records, as few changes as that allows.

@@ -240,6 +240,29 @@ pub struct ReplicaStatus {
     pub error: Option<String>,
 }
 
+/// A source or a sink as the status page shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectorStatus {
+    /// Name.
+    pub name: String,
+    /// `kafka`, `postgres-cdc` and so on.
+    pub connector: String,
+    /// `starting`, `running`, `paused`, `retrying` or `stuck`.
+    pub state: String,
+    /// Since when it is in this state, microseconds since the Unix epoch.
+    pub since_us: i64,
+    /// What holds it up now; while it runs, the last error.
+    pub message: Option<String>,
+    /// How far it is behind, in [`ConnectorStatus::lag_unit`].
+    pub lag: Option<u64>,
+    /// `records`, `bytes`, `files` or `commits`.
+    pub lag_unit: Option<String>,
+    /// Rows read or written since start.
+    pub rows: u64,
+    /// Of a source: records that its ledger holds.
+    pub errors: u64,
+}
+
 /// Everything the status page and `kaplan status` show.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -271,4 +294,8 @@ pub struct Status {
     pub views: Vec<ViewStatus>,
     /// The last batch runs, newest first.
     pub runs: Vec<BatchRun>,
+    /// Sources.
+    pub sources: Vec<ConnectorStatus>,
+    /// Sinks.
+    pub sinks: Vec<ConnectorStatus>,
 }

@@ -494,6 +494,7 @@ impl Platform {
         producer: Option<Producer>,
     ) -> Result<Ack> {
         let def = self.inner.stream(stream)?;
+        crate::sources::refuse_writes(&self.inner, std::iter::once(def.id))?;
         let kind = if def.primary_key.is_empty() { WriteKind::Append } else { WriteKind::Upsert };
         let complete = |batch| rows::with_generated(&self.inner, &def, batch);
         let batches = batches.into_iter().map(complete).collect::<Result<_>>()?;

@@ -13,7 +13,7 @@ use crate::platform::Inner;
 use crate::show::quote;
 use crate::sources::{Sources, State, format_text, options_text, time_text};
 use crate::statements::{done, noticed, text_rows};
-use crate::{Code, Error, Outcome, Result, Session};
+use crate::{Code, ConnectorStatus, Error, Outcome, Result, Session};
 use kaplan_base::Lsn;
 use kaplan_connect::sink::Spec;
 use kaplan_connect::{connectors, position};
@@ -292,24 +292,43 @@ fn start(inner: &Arc<Inner>, id: u32) -> Result<()> {
     inner.sinks.tasks.start(inner, id, |running| runner::run(Arc::clone(inner), id, running))
 }
 
+/// How every sink fares.
+pub(crate) fn statuses(inner: &Inner) -> Vec<ConnectorStatus> {
+    let catalog = inner.definitions.read().clone();
+    let head = inner.log.head();
+    let status = |def: &SinkDef| {
+        let status = inner.sinks.tasks.status(def.id).unwrap_or_default();
+        // Where a sink stands is known as soon as its other side has said it.
+        let lag = (status.lsn > Lsn::ZERO || status.state == State::Running)
+            .then(|| head.0.saturating_sub(status.lsn.0));
+        ConnectorStatus {
+            name: def.name.clone(),
+            connector: def.connector.clone(),
+            state: status.state.word().to_owned(),
+            since_us: status.since_us,
+            lag,
+            lag_unit: lag.map(|_| "commits".to_owned()),
+            rows: status.rows,
+            errors: 0,
+            message: status.message(),
+        }
+    };
+    catalog.sinks.values().map(status).collect()
+}
+
 /// `SHOW SINKS`.
 pub(crate) fn show(inner: &Inner, lsn: Lsn) -> Result<Outcome> {
     let catalog = inner.definitions.read().clone();
-    let head = inner.log.head();
-    let rows = catalog.sinks.values().map(|def| {
-        let status = inner.sinks.tasks.status(def.id).unwrap_or_default();
-        let behind = match status.state {
-            State::Running => head.0.saturating_sub(status.lsn.0).to_string() + " commits",
-            _ => String::new(),
-        };
+    let rows = catalog.sinks.values().zip(statuses(inner)).map(|(def, status)| {
+        let at = inner.sinks.tasks.status(def.id).unwrap_or_default().lsn;
         vec![
-            Some(def.name.clone()),
-            Some(def.connector.clone()),
-            Some(status.state.word().to_owned()),
-            Some(status.lsn.to_string()),
-            Some(behind).filter(|b| !b.is_empty()),
+            Some(status.name),
+            Some(status.connector),
+            Some(status.state),
+            Some(at.to_string()),
+            status.lag.map(|lag| format!("{lag} commits")),
             Some(status.rows.to_string()),
-            status.last_error,
+            status.message,
             time_text(status.since_us),
         ]
     });

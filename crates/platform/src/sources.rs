@@ -12,7 +12,7 @@ mod runner;
 mod shown;
 
 pub(crate) use runner::{Backoff, until};
-pub(crate) use shown::{create_text, format_text, options_text, rows as show, time_text};
+pub(crate) use shown::{create_text, format_text, options_text, rows as show, statuses, time_text};
 
 use crate::definitions::{add_streams, new_quarantine, number, taken};
 use crate::names;
@@ -86,6 +86,13 @@ pub(crate) struct Status {
     pub lsn: kaplan_base::Lsn,
     /// What holds up a part of it at the moment.
     pub note: Option<String>,
+}
+
+impl Status {
+    /// What holds it up now; while it runs, the last error.
+    pub fn message(self) -> Option<String> {
+        self.note.or(self.last_error)
+    }
 }
 
 impl Running {
@@ -364,6 +371,31 @@ pub(crate) async fn alter(
     inner.keep(&mut stored, next).await?;
     inner.sources.wake(id);
     Ok(done(TAG))
+}
+
+/// Refuses writes by anybody but the source to what it fills: the rows would be something else than
+/// what its other side has. A table with a connector of its own takes others' rows too, unless it is
+/// kept equal to one upstream.
+pub(crate) fn refuse_writes(
+    inner: &Inner,
+    streams: impl Iterator<Item = kaplan_base::StreamId>,
+) -> Result<()> {
+    let catalog = inner.definitions.read();
+    let kept = |s: &&SourceDef| !s.table || connectors::is_shared(s);
+    for stream in streams {
+        let fills = |s: &&SourceDef| s.targets.iter().any(|t| t.stream == stream);
+        let Some(source) = catalog.sources.values().filter(kept).find(fills) else { continue };
+        let filled = catalog.streams.values().find(|s| s.id == stream);
+        let name = filled.map_or(source.name.as_str(), |s| s.name.as_str());
+        let message = match name == source.name && !source.table {
+            true => format!("cannot write to source \"{name}\""),
+            false => format!("cannot write to table \"{name}\" of source \"{}\"", source.name),
+        };
+        let hint = "its rows are those of the other side: write there, or put rows of your own \
+                    into another table and read both in a view with UNION ALL";
+        return Err(Error::new(Code::WrongObject, message).stream(name).hint(hint));
+    }
+    Ok(())
 }
 
 /// Takes streams that go out of the catalog's sources. Answers with the sources that fill nothing

@@ -2,7 +2,7 @@
 
 use crate::platform::Inner;
 use crate::views::{Phase, ViewEntry};
-use crate::{OperatorStatus, Status, StreamStatus, ViewStatus};
+use crate::{OperatorStatus, Status, StreamStatus, ViewStatus, sinks, sources};
 use kaplan_base::{Clock, Lsn};
 use kaplan_log::Commit;
 use kaplan_speed::{Snapshot, ViewState};
@@ -69,6 +69,8 @@ pub(crate) fn of(inner: &Inner) -> Status {
         streams: streams(inner, &definitions),
         views: views.values().map(|v| view(inner, &snapshot, v)).collect(),
         runs: inner.runs.latest(RUNS),
+        sources: sources::statuses(inner),
+        sinks: sinks::statuses(inner),
     }
 }
 

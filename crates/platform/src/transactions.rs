@@ -12,6 +12,7 @@
 
 use crate::platform::Inner;
 use crate::sequencer::{StreamWrite, WriteKind, WriteRequest};
+use crate::sources;
 use crate::statements::noticed;
 use crate::{Ack, Code, Error, Outcome, Result, Session};
 use kaplan_base::{Lsn, StreamId};
@@ -143,6 +144,7 @@ pub(crate) async fn write(
     session: &Session,
     writes: Vec<StreamWrite>,
 ) -> Result<Ack> {
+    sources::refuse_writes(inner, writes.iter().map(|w| w.stream))?;
     if !session.transaction.is_open() {
         return inner.sequencer.submit(WriteRequest { writes, ..WriteRequest::default() }).await;
     }

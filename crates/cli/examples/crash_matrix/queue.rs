@@ -40,7 +40,8 @@ impl Queue {
     pub async fn new() -> anyhow::Result<Option<Self>> {
         let proxy = Proxy::start().await?;
         let Some(broker) = Broker::behind(Some(proxy.port)) else { return Ok(None) };
-        proxy.lead_to(broker.inner_port());
+        // The port between is the controller's.
+        proxy.lead_to(broker.port + 2);
         Ok(Some(Self { broker: Arc::new(broker), proxy, life: 0, sent: 0, counted: 0 }))
     }
 

@@ -8,6 +8,9 @@ use super::server::Server;
 use super::{stderr, stdout};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A small file system, unmounted when dropped.
 struct Mount(tempfile::TempDir);
@@ -33,6 +36,19 @@ impl Drop for Mount {
 
 const INSERT: &str = "INSERT INTO s SELECT unnest(range(0, 1000)) AS id, repeat('x', 1000) AS t";
 
+/// Asks until the answer is one that is waited for.
+fn until(server: &Server, sql: &str, holds: impl Fn(&str) -> bool) -> String {
+    let began = Instant::now();
+    loop {
+        let answer = server.ok(&["sql", "--format", "csv", "-c", sql]);
+        if holds(&answer) {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "{sql}: {answer}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn a_full_disk_refuses_writes_and_loses_nothing() {
     let Some(mount) = Mount::new() else {
@@ -46,6 +62,16 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     server.ok(&["sql", "-c", "CREATE STREAM s (id bigint, t text)"]);
     let view = "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s";
     server.ok(&["sql", "-c", view]);
+    let folder = tempfile::tempdir().unwrap();
+    server.ok(&[
+        "sql",
+        "-c",
+        &format!(
+            "CREATE SOURCE files (id bigint, t text) WITH (connector = 'file', path = '{}', \
+         match_pattern = '*.json', refresh.interval.sec = 1) FORMAT PLAIN ENCODE JSON",
+            folder.path().display()
+        ),
+    ]);
     let mut rows = 0;
     let refused = loop {
         let output = server.run(&["sql", "-c", INSERT]);
@@ -60,7 +86,15 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
         ["sql", "--format", "csv", "-c", "SELECT n FROM v", "-c", "SELECT count(*) AS n FROM s"];
     assert_eq!(server.ok(&count), format!("n\n{rows}\nn\n{rows}\n"));
 
+    // A source waits, says why, and goes on by itself.
+    let line = format!("{{\"id\":1,\"t\":\"{}\"}}\n", "y".repeat(1_000));
+    std::fs::write(folder.path().join("1.json"), line.repeat(2_000)).unwrap();
+    let shown = until(&server, "SHOW SOURCES", |shown| shown.contains("retrying"));
+    assert!(shown.contains("disk full"), "{shown}");
+
     std::fs::remove_file(filler).unwrap();
+    until(&server, "SELECT count(*) AS n FROM files", |shown| shown == "n\n2000\n");
+    until(&server, "SHOW SOURCES", |shown| shown.contains("running"));
     let again = server.run(&["sql", "-c", INSERT]);
     assert!(again.status.success(), "{}{}", stdout(&again), stderr(&again));
     rows += 1_000;

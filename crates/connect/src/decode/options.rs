@@ -1,7 +1,8 @@
 //! How records are laid out, read from `FORMAT .. ENCODE ..` and `WITH (..)`. What does not fit the
 //! target is refused before anything is read.
 
-use super::avro::Registry;
+use super::protobuf::Protobuf;
+use super::registry::{Language, Registry};
 use crate::source::{Spec, Target};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
@@ -29,6 +30,8 @@ pub enum Encode {
     Json,
     /// Avro, with a schema registry's number before it.
     Avro,
+    /// A message of Protobuf.
+    Protobuf,
     /// Values in the order of the columns.
     Csv,
     /// One column, as it is.
@@ -70,8 +73,10 @@ pub struct Layout {
     pub missing: Missing,
     /// `unknown_fields_column`: the jsonb column that takes unknown fields.
     pub capture: Option<String>,
-    /// Where schemas of Avro are.
+    /// Where schemas are.
     pub registry: Option<Arc<Registry>>,
+    /// How messages are read.
+    pub protobuf: Option<Protobuf>,
 }
 
 /// The options in `WITH (..)` that are read here.
@@ -100,11 +105,12 @@ impl Layout {
         let encode = match format.encode.as_str() {
             "json" => Encode::Json,
             "avro" => Encode::Avro,
+            "protobuf" => Encode::Protobuf,
             "csv" => Encode::Csv,
             "bytes" => Encode::Bytes,
             other => {
                 return Err(Error::config(format!("ENCODE {} is not supported", upper(other)))
-                    .hint("the encodings are JSON, AVRO, CSV, BYTES"));
+                    .hint("the encodings are JSON, AVRO, PROTOBUF, CSV, BYTES"));
             }
         };
         let option = |name: &str| spec.def.options.get(name).map(String::as_str);
@@ -129,10 +135,19 @@ impl Layout {
         };
         let include = spec.def.include.clone();
         let registry = match encode {
-            Encode::Avro => Some(Arc::new(Registry::new(&format.options)?)),
+            Encode::Avro => Some(Registry::new(&format.options, Language::Avro)?),
+            Encode::Protobuf if format.options.contains_key("schema.registry") => {
+                Some(Registry::new(&format.options, Language::Protobuf)?)
+            }
             _ => None,
         };
-        let layout = Layout { form, encode, include, unknown, missing, capture, registry };
+        let registry = registry.map(Arc::new);
+        let protobuf = match encode {
+            Encode::Protobuf => Some(Protobuf::new(&format.options, registry.clone())?),
+            _ => None,
+        };
+        let layout =
+            Layout { form, encode, include, unknown, missing, capture, registry, protobuf };
         layout.check_options(spec)?;
         if let Some(target) = target {
             layout.check(target)?;
@@ -146,8 +161,12 @@ impl Layout {
             let known = match (self.encode, option.as_str(), value.as_str()) {
                 (Encode::Csv, "without_header", value) => value.eq_ignore_ascii_case("true"),
                 (Encode::Csv, "delimiter", value) => value == ",",
-                (Encode::Avro, "schema.registry", _) => true,
-                (Encode::Avro, "schema.registry.username" | "schema.registry.password", _) => true,
+                (
+                    Encode::Avro | Encode::Protobuf,
+                    "schema.registry" | "schema.registry.username" | "schema.registry.password",
+                    _,
+                ) => true,
+                (Encode::Protobuf, "message" | "schema.location", _) => true,
                 _ => false,
             };
             if !known {
@@ -170,12 +189,15 @@ impl Layout {
             return Err(Error::config(format!("FORMAT {form} needs a PRIMARY KEY on {name}"))
                 .hint("CREATE TABLE with a PRIMARY KEY; with INCLUDE KEY AS k it can be k"));
         }
-        if self.form == Form::Debezium && self.encode != Encode::Json {
-            return Err(Error::config("FORMAT DEBEZIUM needs ENCODE JSON"));
+        if self.form == Form::Debezium && !matches!(self.encode, Encode::Json | Encode::Avro) {
+            return Err(Error::config("FORMAT DEBEZIUM needs ENCODE JSON or ENCODE AVRO"));
         }
+        let named = matches!(self.encode, Encode::Json | Encode::Protobuf);
         let fields = self.unknown == Unknown::Error || self.missing == Missing::Error;
-        if fields && self.encode != Encode::Json {
-            return Err(Error::config("unknown_fields and missing_fields need ENCODE JSON"));
+        if fields && !named {
+            return Err(Error::config(
+                "unknown_fields and missing_fields need ENCODE JSON or ENCODE PROTOBUF",
+            ));
         }
         let around: BTreeSet<&str> = self.include.iter().map(|i| i.column.as_str()).collect();
         if around.len() < self.include.len() {
@@ -198,12 +220,11 @@ impl Layout {
         if let Some(column) = &self.capture {
             let field = target.schema.field_with_name(column).ok();
             let logical = field.and_then(kaplan_sql::functions::Logical::of);
-            if self.encode != Encode::Json || logical != Some(kaplan_sql::functions::Logical::Jsonb)
-            {
+            if !named || logical != Some(kaplan_sql::functions::Logical::Jsonb) {
                 return Err(Error::config(format!(
                     "unknown_fields_column = '{column}' is not a jsonb column of {name}"
                 ))
-                .hint(format!("declare it: {column} jsonb; with ENCODE JSON")));
+                .hint(format!("declare it: {column} jsonb; with ENCODE JSON or PROTOBUF")));
             }
         }
         Ok(())

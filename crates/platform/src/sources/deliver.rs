@@ -4,6 +4,7 @@
 //! Invariant: a parcel is one commit, with its position; it is committed whole or not at all.
 
 use super::ledger::{self, Entry};
+use super::{Running, State};
 use crate::platform::Inner;
 use crate::sequencer::{Checks, StreamWrite, WriteKind, WriteRequest};
 use crate::{Code, Error, Producer, Result, recover, rows};
@@ -12,13 +13,15 @@ use arrow::compute::filter_record_batch;
 use kaplan_base::Remedy;
 use kaplan_connect::source::{Change, Kind, Parcel, Rejected};
 use kaplan_sql::catalog::{Catalog, CheckDef, OnViolation, SourceDef, StreamDef};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rows of one parcel that the sequencer may refuse one by one; beyond it all that is left of the
 /// parcel for that table goes to the ledger.
 const MAX_REFUSALS: usize = 100;
 /// How long a source waits when Kaplan itself takes no more.
 const BUSY: Duration = Duration::from_millis(50);
+/// The same when the disk is full, and how long being busy lasts before it is told.
+const HELD: Duration = Duration::from_millis(500);
 
 /// A table that a source fills, as deliveries need it.
 struct Table {
@@ -31,6 +34,7 @@ struct Table {
 /// The way from parcels to commits, for one definition of a source.
 pub struct Delivery<'a> {
     inner: &'a Inner,
+    running: &'a Running,
     def: SourceDef,
     tables: Vec<Table>,
     errors: StreamDef,
@@ -53,7 +57,12 @@ struct Load {
 }
 
 impl<'a> Delivery<'a> {
-    pub fn new(inner: &'a Inner, catalog: &Catalog, def: &SourceDef) -> Result<Self> {
+    pub fn new(
+        inner: &'a Inner,
+        running: &'a Running,
+        catalog: &Catalog,
+        def: &SourceDef,
+    ) -> Result<Self> {
         let stream = |id| catalog.streams.values().find(|s| s.id == id).cloned();
         let gone =
             || Error::new(Code::UnknownRelation, format!("a stream of {} is gone", def.name));
@@ -66,7 +75,7 @@ impl<'a> Delivery<'a> {
             tables.push(Table { refusing: refusing.collect(), def: stream, checks });
         }
         let errors = stream(def.errors).ok_or_else(gone)?;
-        Ok(Self { inner, def: def.clone(), tables, errors })
+        Ok(Self { inner, running, def: def.clone(), tables, errors })
     }
 
     /// Commits parcels, in order; `after` says where each one's split stood. Waits as long as Kaplan
@@ -77,9 +86,13 @@ impl<'a> Delivery<'a> {
         for (parcel, after) in parcels {
             loads.push((self.load(parcel)?, after));
         }
+        let mut busy: Option<Instant> = None;
         loop {
             let waiting: Vec<usize> = (0..loads.len()).filter(|at| done[*at].is_none()).collect();
             if waiting.is_empty() {
+                if busy.is_some_and(|since| since.elapsed() >= HELD) {
+                    self.running.set(State::Running, self.inner.clock.now_us());
+                }
                 return Ok(done.into_iter().flatten().collect());
             }
             let requests = waiting
@@ -103,7 +116,10 @@ impl<'a> Delivery<'a> {
             }
             if let Some((at, error)) = first_error {
                 match error.code {
-                    Code::Overloaded | Code::DiskFull => tokio::time::sleep(BUSY).await,
+                    Code::Overloaded | Code::DiskFull => {
+                        let since = *busy.get_or_insert_with(Instant::now);
+                        self.held(&error, since).await;
+                    }
                     Code::Conflict => return Err(error),
                     _ if error.remedy() != Remedy::FixInput => return Err(error),
                     Code::UnknownRelation => return Err(error),
@@ -111,6 +127,15 @@ impl<'a> Delivery<'a> {
                 }
             }
         }
+    }
+
+    /// Waits for Kaplan to take more; says so when it takes long, since nothing else would.
+    async fn held(&self, error: &Error, since: Instant) {
+        if since.elapsed() >= HELD {
+            self.running.failed(error, self.inner.clock.now_us());
+        }
+        let full = error.code == Code::DiskFull;
+        tokio::time::sleep(if full { HELD } else { BUSY }).await;
     }
 
     /// Sorts out what its tables would refuse.

@@ -109,7 +109,7 @@ async fn read(
 ) -> Result<End> {
     running.set(State::Starting, inner.clock.now_us());
     let mut source = connectors::source(spec(catalog, def)?)?;
-    let delivery = Delivery::new(inner, catalog, def)?;
+    let delivery = Delivery::new(inner, running, catalog, def)?;
     let mine = whole(catalog, def.id);
     let mut seen = Arc::clone(catalog);
     let mut at = inner.source_positions(def);

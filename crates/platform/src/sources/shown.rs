@@ -4,7 +4,7 @@ use super::errors_name;
 use crate::platform::Inner;
 use crate::show::{column_parts, quote};
 use crate::statements::text_rows;
-use crate::{Outcome, Result};
+use crate::{ConnectorStatus, Outcome, Result};
 use kaplan_base::Lsn;
 use kaplan_sql::catalog::{self, Catalog, FormatDef, SourceDef};
 use std::collections::BTreeMap;
@@ -12,28 +12,48 @@ use std::collections::BTreeMap;
 /// Splits that are shown one by one.
 const SHOWN_SPLITS: usize = 20;
 
+/// How every source fares.
+pub(crate) fn statuses(inner: &Inner) -> Vec<ConnectorStatus> {
+    let catalog = inner.definitions.read().clone();
+    let counters = inner.sequencer.counters();
+    let status = |def: &SourceDef| {
+        let status = inner.sources.status(def.id).unwrap_or_default();
+        ConnectorStatus {
+            name: def.name.clone(),
+            connector: def.connector.clone(),
+            state: status.state.word().to_owned(),
+            since_us: status.since_us,
+            lag: status.lag.map(|lag| lag.amount),
+            lag_unit: status.lag.map(|lag| lag.unit.to_owned()),
+            rows: status.rows,
+            message: status.message(),
+            errors: counters.get(&def.errors).map_or(0, |c| c.rows),
+        }
+    };
+    catalog.sources.values().map(status).collect()
+}
+
 /// One row a source.
 pub(crate) fn rows(inner: &Inner, lsn: Lsn) -> Result<Outcome> {
     let catalog = inner.definitions.read().clone();
-    let counters = inner.sequencer.counters();
-    let rows = catalog.sources.values().map(|def| {
-        let status = inner.sources.status(def.id).unwrap_or_default();
+    let statuses = statuses(inner).into_iter();
+    let rows = catalog.sources.values().zip(statuses).map(|(def, status)| {
         let at = inner.source_positions(def);
         let mut position: Vec<String> =
             at.iter().take(SHOWN_SPLITS).map(|(s, p)| format!("{s}:{p}")).collect();
         if at.len() > SHOWN_SPLITS {
             position.push("..".into());
         }
-        let errors = counters.get(&def.errors).map_or(0, |c| c.rows);
+        let lag = status.lag.zip(status.lag_unit);
         vec![
-            Some(def.name.clone()),
-            Some(def.connector.clone()),
-            Some(status.state.word().to_owned()),
+            Some(status.name),
+            Some(status.connector),
+            Some(status.state),
             Some(position.join(", ")),
-            status.lag.map(|lag| format!("{} {}", lag.amount, lag.unit)),
+            lag.map(|(amount, unit)| format!("{amount} {unit}")),
             Some(status.rows.to_string()),
-            Some(errors.to_string()),
-            status.note.or(status.last_error),
+            Some(status.errors.to_string()),
+            status.message,
             time_text(status.since_us),
         ]
     });

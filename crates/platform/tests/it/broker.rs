@@ -67,7 +67,7 @@ impl Broker {
         Broker::behind(None)
     }
 
-    /// The same, where clients may come by a proxy, which leads to [`Broker::inner_port`].
+    /// The same, where clients may come by a proxy, which leads to the port after the next one.
     pub fn behind(proxy: Option<u16>) -> Option<Broker> {
         let fetched = Command::new(script()).arg("fetch").status().unwrap();
         if fetched.code() == Some(77) {
@@ -101,11 +101,6 @@ impl Broker {
         while consumer.fetch_metadata(None, Duration::from_secs(5)).is_err() {
             assert!(since.elapsed() < PATIENCE, "{}", self.log());
         }
-    }
-
-    /// The port that a proxy leads to.
-    pub fn inner_port(&self) -> u16 {
-        self.port + 2
     }
 
     fn log(&self) -> String {

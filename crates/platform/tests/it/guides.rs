@@ -9,9 +9,8 @@ fn blocks(text: &str) -> Vec<&str> {
     parts.map(|part| part.split("```").next().unwrap()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn duplicates_order_and_references() {
-    let text = include_str!("../../../../docs/guides/duplicates-order-and-references.md");
+/// The first value of every answer that a guide's SQL gives.
+async fn answers(text: &str) -> Vec<String> {
     let (_dir, k) = Running::start("").await;
     let (mut session, mut answers) = (Session::default(), Vec::new());
     for sql in blocks(text) {
@@ -23,8 +22,20 @@ async fn duplicates_order_and_references() {
             }
         }
     }
-    assert_eq!(answers, ["1", "330.00", "0", "3", "3", "0"]);
     k.platform.close().await.unwrap();
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duplicates_order_and_references() {
+    let text = include_str!("../../../../docs/guides/duplicates-order-and-references.md");
+    assert_eq!(answers(text).await, ["1", "330.00", "0", "3", "3", "0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_that_wait() {
+    let text = include_str!("../../../../docs/guides/joins-that-wait.md");
+    assert_eq!(answers(text).await, ["1", "2", "3", "9", "2", "0"]);
 }
 
 #[test]

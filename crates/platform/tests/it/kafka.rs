@@ -243,8 +243,20 @@ async fn wrong_definitions_are_refused() {
     let shown = k.table("SHOW CREATE SOURCE s").await;
     assert!(!shown.join("\n").contains("hunter2"), "{shown:?}");
     k.fails("CREATE STREAM s (a int)").await;
+    for sql in ["INSERT INTO s VALUES (1)", "DELETE FROM s", "UPDATE s SET a = 1"] {
+        let error = k.fails(sql).await;
+        assert!(!error.message.is_empty(), "{sql}: {error:?}");
+    }
+    let error = k.fails("INSERT INTO s VALUES (1)").await;
+    assert_eq!(error.code, kaplan_platform::Code::WrongObject, "{error:?}");
+    assert!(error.message.contains("cannot write to source \"s\""), "{error:?}");
+    let refused = k.platform.append("s", Vec::new(), None).await.unwrap_err();
+    assert!(refused.message.contains("cannot write to source"), "{refused:?}");
+    // A table with a connector of its own takes rows of others too, as in RisingWave.
+    k.sql(&format!("CREATE TABLE t (a int PRIMARY KEY) WITH ({kafka}, topic = 't') {json}")).await;
+    k.sql("INSERT INTO t VALUES (1)").await;
     let producer = kaplan_platform::Producer { id: "_source/1/0".into(), sequence: 1 };
-    let refused = k.platform.append("s", Vec::new(), Some(producer)).await.unwrap_err();
+    let refused = k.platform.append("t", Vec::new(), Some(producer)).await.unwrap_err();
     assert!(refused.message.contains("reserved"), "{refused:?}");
     k.platform.close().await.unwrap();
 }
@@ -268,27 +280,112 @@ fn avro(schema: u8, id: i64, name: &str) -> Vec<u8> {
     record
 }
 
-/// A schema registry that knows schema 1, and 2, which has one more field with nothing in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_come_and_go() {
+    let Some(broker) = Broker::shared() else { return };
+    broker.create("drift", 1).await;
+    let with = broker.with("drift");
+    let source = |name: &str, columns: &str, more: &str| {
+        format!(
+            "CREATE SOURCE {name} (id bigint, who text{columns}) WITH ({with}{more})
+             FORMAT PLAIN ENCODE JSON;"
+        )
+    };
+    let sql = [
+        source("ignoring", "", ""),
+        source("strict", "", ", unknown_fields = 'error', missing_fields = 'error'"),
+        source("keeping", ", rest jsonb", ", unknown_fields_column = 'rest'"),
+    ];
+    let (_dir, mut k) = Running::start(&sql.concat()).await;
+    let records = [
+        r#"{"id": 1, "who": "ada"}"#,
+        r#"{"id": 2, "who": "bob", "city": "Ulm", "at": {"x": [1]}}"#,
+        r#"{"id": 3}"#,
+        // Widened, and narrowed again.
+        r#"{"id": 9007199254740993, "who": "cyd"}"#,
+        r#"{"id": 4.5, "who": "dan"}"#,
+        r#"{"id": "5", "who": 6}"#,
+        r#"{"id": 7, "who": "eve"}"#,
+    ];
+    let records: Vec<_> = records.iter().map(|r| (0, (*r).to_owned())).collect();
+    send(&broker, "drift", &records).await;
+    let all = ["1", "2", "3", "7", "9007199254740993"];
+    for name in ["ignoring", "keeping"] {
+        let ids = format!("SELECT id FROM {name} WHERE id <> 5 ORDER BY id");
+        until(&mut k, &ids, &all).await;
+    }
+    until(
+        &mut k,
+        "SELECT id FROM strict WHERE id <> 5 ORDER BY id",
+        &["1", "7", "9007199254740993"],
+    )
+    .await;
+    let kept = k.table("SELECT rest->>'city', rest->'at'->'x'->>0 FROM keeping WHERE id = 2").await;
+    assert_eq!(kept, ["Ulm|1"]);
+    let fields = k.table("SELECT field FROM strict_errors ORDER BY position").await;
+    assert!(fields.starts_with(&["city".to_owned(), "who".to_owned()]), "{fields:?}");
+    // No record is lost without a word, and none holds up the others.
+    for name in ["ignoring", "strict", "keeping"] {
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {name}) + (SELECT count(*) FROM {name}_errors) AS n"
+        );
+        until(&mut k, &sql, &["7"]).await;
+    }
+    k.platform.close().await.unwrap();
+}
+
+/// What a schema registry answers, by path.
+fn registered() -> Vec<(&'static str, serde_json::Value)> {
+    let avro = |schema: serde_json::Value| serde_json::json!({ "schema": schema.to_string() });
+    let long = serde_json::json!({"name": "id", "type": "long"});
+    let name = serde_json::json!({"name": "name", "type": "string"});
+    let none = serde_json::json!({"name": "more", "type": "null"});
+    let record = |name: &str, fields: serde_json::Value| serde_json::json!({"type": "record", "name": name, "fields": fields});
+    let row = record(
+        "Value",
+        serde_json::json!([long, {"name": "name", "type": ["null", "string"], "default": null}]),
+    );
+    let envelope = serde_json::json!([
+        {"name": "before", "type": ["null", row], "default": null},
+        {"name": "after", "type": ["null", "Value"], "default": null},
+        {"name": "op", "type": "string"},
+        {"name": "ts_ms", "type": ["null", "long"], "default": null}]);
+    let order = "syntax = \"proto3\"; package shop; import \"google/protobuf/timestamp.proto\";
+        import \"kind.proto\";
+        message Outer { message Order { int64 id = 1; optional string name = 2;
+          google.protobuf.Timestamp at = 3; Kind kind = 4; repeated string tags = 5;
+          double price = 6; bytes raw = 7; map<string, int32> more = 8; } }";
+    let kind = "syntax = \"proto3\"; package shop; enum Kind { SMALL = 0; LARGE = 1; }";
+    vec![
+        ("/schemas/ids/1", avro(record("r", serde_json::json!([long, name])))),
+        ("/schemas/ids/2", avro(record("r", serde_json::json!([long, name, none])))),
+        ("/schemas/ids/3", avro(record("Envelope", envelope))),
+        ("/schemas/ids/4", avro(record("Key", serde_json::json!([long])))),
+        (
+            "/schemas/ids/5",
+            serde_json::json!({"schemaType": "PROTOBUF", "schema": order,
+                "references": [{"name": "kind.proto", "subject": "shop/kind", "version": 1}]}),
+        ),
+        ("/subjects/shop%2Fkind/versions/1", serde_json::json!({ "schema": kind })),
+    ]
+}
+
+/// A schema registry. Schema 2 has one more field than 1, with nothing in it.
 async fn registry() -> (u16, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let schema = |more: &str| {
-        let fields =
-            format!(r#"{{"name":"id","type":"long"}},{{"name":"name","type":"string"}}{more}"#);
-        let schema = format!(r#"{{"type":"record","name":"r","fields":[{fields}]}}"#);
-        serde_json::json!({ "schema": schema }).to_string()
-    };
-    let (first, second) = (schema(""), schema(r#",{"name":"more","type":"null"}"#));
+    let known = registered();
     let serving = tokio::spawn(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut head = [0; 2048];
             let n = socket.read(&mut head).await.unwrap_or(0);
             let head = String::from_utf8_lossy(&head[..n]).into_owned();
-            let (status, body) = match head.split(' ').nth(1) {
-                Some("/schemas/ids/1") => ("200 OK", first.as_str()),
-                Some("/schemas/ids/2") => ("200 OK", second.as_str()),
-                _ => ("404 Not Found", "{}"),
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let found = known.iter().find(|(known, _)| *known == path);
+            let (status, body) = match found {
+                Some((_, body)) => ("200 OK", body.to_string()),
+                None => ("404 Not Found", "{}".to_owned()),
             };
             let length = body.len();
             let answer = format!(
@@ -323,6 +420,123 @@ async fn avro_with_a_schema_registry() {
     }
     until(&mut k, "SELECT id, name FROM avro ORDER BY id", &["-2|bob", "1|ada", "5|eve"]).await;
     until(&mut k, "SELECT position FROM avro_errors ORDER BY 1", &["2", "3"]).await;
+    k.platform.close().await.unwrap();
+    serving.abort();
+}
+
+/// A row `{id, name}` as a branch of a union; without a name when it is empty.
+fn branch(id: i64, name: &str) -> Vec<u8> {
+    let mut bytes = vec![2];
+    zigzag(id, &mut bytes);
+    if name.is_empty() {
+        bytes.push(0);
+    } else {
+        bytes.push(2);
+        zigzag(name.len() as i64, &mut bytes);
+        bytes.extend_from_slice(name.as_bytes());
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debezium_in_avro() {
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+    let Some(broker) = Broker::shared() else { return };
+    broker.create("db.shop.people", 1).await;
+    let (port, serving) = registry().await;
+    let (_dir, mut k) = Running::start(&format!(
+        "CREATE TABLE people (id bigint PRIMARY KEY, name text) WITH ({})
+         FORMAT DEBEZIUM ENCODE AVRO (schema.registry = 'http://127.0.0.1:{port}')",
+        broker.with("db.shop.people")
+    ))
+    .await;
+    let event = |before: &[u8], after: &[u8], op: &str| {
+        [&[0, 0, 0, 0, 3], before, after, &[2], op.as_bytes(), &[0]].concat()
+    };
+    let none = [0_u8];
+    let key = |id: i64| {
+        let mut key = vec![0, 0, 0, 0, 4];
+        zigzag(id, &mut key);
+        key
+    };
+    let events = [
+        (1, Some(event(&none, &branch(1, "ada"), "c"))),
+        (2, Some(event(&none, &branch(2, "bob"), "r"))),
+        (3, Some(event(&none, &branch(3, ""), "c"))),
+        (1, Some(event(&branch(1, "ada"), &branch(1, "eve"), "u"))),
+        (2, Some(event(&branch(2, "bob"), &none, "d"))),
+        (2, None),
+        (4, Some(event(&none, &branch(4, "dan"), "c"))),
+        // The row before is not told: the key says which one goes.
+        (4, Some(event(&none, &none, "d"))),
+        (5, Some(event(&none, &none, "c"))),
+        (6, Some(event(&none, &branch(6, "cut"), "c")[..9].to_vec())),
+        (7, Some(event(&none, &branch(7, "fay"), "c"))),
+    ];
+    let producer: FutureProducer = broker.config().create().unwrap();
+    for (id, event) in &events {
+        let key = key(*id);
+        let mut record = FutureRecord::<[u8], [u8]>::to("db.shop.people").key(&key);
+        record.payload = event.as_deref();
+        producer.send(record, PATIENCE).await.unwrap();
+    }
+    until(&mut k, "SELECT id, name FROM people ORDER BY id", &["1|eve", "3|", "7|fay"]).await;
+    until(&mut k, "SELECT position FROM people_errors ORDER BY 1", &["8", "9"]).await;
+    k.platform.close().await.unwrap();
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protobuf_with_a_schema_registry() {
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+    let Some(broker) = Broker::shared() else { return };
+    broker.create("proto", 1).await;
+    let (port, serving) = registry().await;
+    let (_dir, mut k) = Running::start(&format!(
+        "CREATE SOURCE proto (id bigint NOT NULL, name text, at timestamptz, kind text, tags text[],
+           price double precision, raw bytea, rest jsonb) WITH ({}, unknown_fields_column = 'rest')
+         FORMAT PLAIN ENCODE PROTOBUF (schema.registry = 'http://127.0.0.1:{port}',
+           message = 'shop.Outer.Order')",
+        broker.with("proto")
+    ))
+    .await;
+    // The first message in the first message of the file.
+    let framed = |body: &[u8]| [&[0, 0, 0, 0, 5, 4, 0, 0], body].concat();
+    let full =
+        [
+            &[
+                0x08, 7, 0x12, 2, 0xc3, 0xa9, 0x1a, 2, 0x08, 1, 0x20, 1, 0x2a, 1, b'a', 0x2a, 1,
+                b'b',
+            ][..],
+            &[0x31],
+            &1.5_f64.to_le_bytes(),
+            &[0x3a, 2, 0, 255, 0x42, 5, 0x0a, 1, b'x', 0x10, 9],
+        ]
+        .concat();
+    let records = [
+        framed(&full),
+        framed(&[0x08, 8]),
+        // No message at that place, bytes that are none, another message, no such schema.
+        [&[0, 0, 0, 0, 5, 2, 18][..], &full].concat(),
+        framed(&[0x0a, 200]),
+        vec![0, 0, 0, 0, 5, 0],
+        vec![0, 0, 0, 0, 77, 0],
+        framed(&[0x08, 9]),
+    ];
+    let producer: FutureProducer = broker.config().create().unwrap();
+    for record in &records {
+        let record = FutureRecord::<str, [u8]>::to("proto").payload(record.as_slice());
+        producer.send(record, PATIENCE).await.unwrap();
+    }
+    until(&mut k, "SELECT id FROM proto ORDER BY id", &["7", "8", "9"]).await;
+    let columns = "id, name, at, kind, cast(tags as text) AS t, price, encode(raw, 'hex') AS r";
+    let row =
+        k.table(&format!("SELECT {columns}, rest->'more'->>'x' FROM proto WHERE id = 7")).await;
+    assert_eq!(row, ["7|\u{e9}|1970-01-01T00:00:01Z|LARGE|{a,b}|1.5|00ff|9"]);
+    let row = k.table("SELECT name IS NULL, at IS NULL, kind FROM proto WHERE id = 8").await;
+    assert_eq!(row, ["true|true|SMALL"]);
+    let positions = "SELECT position FROM proto_errors ORDER BY 1";
+    until(&mut k, positions, &["2", "3", "4", "5"]).await;
     k.platform.close().await.unwrap();
     serving.abort();
 }

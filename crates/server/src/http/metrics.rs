@@ -6,7 +6,7 @@ use super::error::ApiError;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use kaplan_platform::{Code, Status};
+use kaplan_platform::{Code, ConnectorStatus, Status};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -47,6 +47,19 @@ struct Quantile {
     quantile: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Connector {
+    name: String,
+    connector: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lag {
+    name: String,
+    connector: String,
+    unit: String,
+}
+
 /// A gauge that holds the 64-bit numbers of the platform.
 type Number = Gauge<u64, AtomicU64>;
 type Seconds = Gauge<f64, AtomicU64>;
@@ -77,6 +90,8 @@ impl Metrics {
         platform(&mut registry, status);
         streams(&mut registry, status);
         views(&mut registry, status);
+        connectors(&mut registry, "source", &status.sources);
+        connectors(&mut registry, "sink", &status.sinks);
         let mut text = String::new();
         encode_registry(&mut text, &registry)?;
         encode_eof(&mut text)?;
@@ -190,6 +205,31 @@ fn operators(registry: &mut Registry, status: &Status) {
     registry.register("operator_state_bytes", "Bytes of them in memory", bytes);
 }
 
+/// Sources or sinks.
+fn connectors(registry: &mut Registry, what: &str, all: &[ConnectorStatus]) {
+    let running = Family::<Connector, Number>::default();
+    let lag = Family::<Lag, Number>::default();
+    let rows = Family::<Connector, Counter>::default();
+    let errors = Family::<Connector, Counter>::default();
+    for c in all {
+        let (name, connector) = (c.name.clone(), c.connector.clone());
+        let labels = Connector { name: name.clone(), connector: connector.clone() };
+        running.get_or_create(&labels).set(u64::from(c.state == "running"));
+        rows.get_or_create(&labels).inc_by(c.rows);
+        errors.get_or_create(&labels).inc_by(c.errors);
+        if let (Some(amount), Some(unit)) = (c.lag, c.lag_unit.clone()) {
+            lag.get_or_create(&Lag { name, connector, unit }).set(amount);
+        }
+    }
+    let named = |part: &str| format!("{what}_{part}");
+    registry.register(named("running"), "1 if it reads or writes", running);
+    registry.register(named("lag"), "How far it is behind, by unit", lag);
+    registry.register(named("rows"), "Rows since start", rows);
+    if what == "source" {
+        registry.register(named("errors"), "Records in its ledger", errors);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +251,10 @@ mod tests {
             "kaplan_stream_rows_total{stream=\"flights\"} 336776",
             "kaplan_view_batch_lsn{view=\"delays\",architecture=\"lambda\"} 90",
             "kaplan_operator_state_rows{view=\"delays\",operator=\"1 Join\"} 12",
+            "kaplan_source_running{name=\"clicks\",connector=\"kafka\"} 0",
+            "kaplan_source_lag{name=\"clicks\",connector=\"kafka\",unit=\"records\"} 1234",
+            "kaplan_source_errors_total{name=\"clicks\",connector=\"kafka\"} 7",
+            "kaplan_sink_rows_total{name=\"copy\",connector=\"kafka\"} 99",
             "kaplan_view_running{view=\"<broken>\",architecture=\"kappa\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

@@ -5,7 +5,9 @@ use super::App;
 use super::error::ApiError;
 use axum::extract::State;
 use axum::response::Html;
-use kaplan_platform::{BatchRun, ReplicaStatus, RunState, Status, StreamStatus, ViewStatus};
+use kaplan_platform::{
+    BatchRun, ConnectorStatus, ReplicaStatus, RunState, Status, StreamStatus, ViewStatus,
+};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,6 +51,12 @@ fn page(status: &Status, now_us: i64) -> Markup {
                     (streams(&status.streams, now_us))
                     h2 { "Views" }
                     (views(status, now_us))
+                    @for (title, all) in [("Sources", &status.sources), ("Sinks", &status.sinks)] {
+                        @if !all.is_empty() {
+                            h2 { (title) }
+                            (connectors(all, now_us))
+                        }
+                    }
                     h2 { "Batch runs" }
                     (runs(&status.runs, now_us))
                     footer {
@@ -144,6 +152,30 @@ fn streams(streams: &[StreamStatus], now_us: i64) -> Markup {
                     td.n { (grouped(n)) }
                 }
                 td.n { (s.watermark_us.map_or("–".to_owned(), |at| ago(at, now_us))) }
+            } } }
+        } }
+    }
+}
+
+fn connectors(all: &[ConnectorStatus], now_us: i64) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr {
+                th scope="col" { "Name" } th scope="col" { "Connector" }
+                th scope="col" { "Condition" }
+                th.n scope="col" { "Since" } th.n scope="col" { "Behind" }
+                th.n scope="col" { "Rows" } th.n scope="col" { "Errors" }
+                th scope="col" { "Message" }
+            } }
+            tbody { @for c in all { tr {
+                th scope="row" { (c.name) }
+                td { (c.connector) }
+                td { span.badge.ok[c.state == "running"].bad[c.state == "stuck" || c.state == "retrying"] { (c.state) } }
+                td.n { (ago(c.since_us, now_us)) }
+                td.n { @if let (Some(lag), Some(unit)) = (c.lag, &c.lag_unit) { (grouped(lag)) " " (unit) } @else { "–" } }
+                td.n { (grouped(c.rows)) }
+                td.n { (grouped(c.errors)) }
+                td { (c.message.as_deref().unwrap_or("")) }
             } } }
         } }
     }
@@ -305,6 +337,20 @@ pub(super) mod tests {
         }
     }
 
+    fn connector(name: &str, state: &str, lag: (u64, &str)) -> ConnectorStatus {
+        ConnectorStatus {
+            name: name.to_owned(),
+            connector: "kafka".to_owned(),
+            state: state.to_owned(),
+            since_us: NOW_US - 30_000_000,
+            message: (state == "retrying").then(|| "the broker <b> is away".to_owned()),
+            lag: Some(lag.0),
+            lag_unit: Some(lag.1.to_owned()),
+            rows: 99,
+            errors: 7,
+        }
+    }
+
     /// A status with something of everything.
     pub(in crate::http) fn status() -> Status {
         Status {
@@ -343,6 +389,8 @@ pub(super) mod tests {
                 ended_us: Some(NOW_US - 65_000_000),
                 rows_read: 1_000,
             }],
+            sources: vec![connector("clicks", "retrying", (1_234, "records"))],
+            sinks: vec![connector("copy", "running", (0, "commits"))],
         }
     }
 
@@ -365,6 +413,8 @@ pub(super) mod tests {
             "succeeded",
             "&lt;broken&gt;",
             "a &lt;b&gt; was lost",
+            "1,234 records",
+            "the broker &lt;b&gt; is away",
         ] {
             assert!(text.contains(fact), "{fact}\n{text}");
         }

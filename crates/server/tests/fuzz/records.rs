@@ -32,6 +32,15 @@ const AVRO_SCHEMA: &str = r#"{"type":"record","name":"r","fields":[{"name":"id",
     {"name":"more","type":{"type":"map","values":"double"}},
     {"name":"raw","type":{"type":"fixed","name":"f","size":4}}]}"#;
 
+const ENVELOPE: &str = r#"{"type":"record","name":"Envelope","fields":[
+    {"name":"before","type":["null",{"type":"record","name":"Value","fields":[
+      {"name":"id","type":"long"},{"name":"name","type":["null","string"]}]}]},
+    {"name":"after","type":["null","Value"]},{"name":"op","type":"string"}]}"#;
+const MESSAGE: &str = "syntax = \"proto3\"; import \"google/protobuf/timestamp.proto\";
+    message M { int64 id = 1; string name = 2; repeated string tags = 3;
+      google.protobuf.Timestamp at = 4; M inner = 5; repeated int32 packed = 6;
+      map<string, double> map = 7; }";
+
 /// A layout with records of it.
 struct Records {
     name: &'static str,
@@ -62,6 +71,8 @@ pub fn targets() -> Vec<Box<dyn Target>> {
         Records::boxed("debezium", "debezium", "json", events, &["id"]),
         Records::boxed("csv", "plain", "csv", csv, &[]),
         Records::boxed("avro", "plain", "avro", avro(), &[]),
+        Records::boxed("debezium-avro", "debezium", "avro", envelopes(), &["id"]),
+        Records::boxed("protobuf", "plain", "protobuf", messages(), &[]),
     ]
 }
 
@@ -74,6 +85,23 @@ fn avro() -> Vec<Vec<u8>> {
     // A block with its size in bytes before it, and empty ones.
     let sized = [&[1, 0][..], &[3, 10, 2, b'a', 4, b'b', b'c', 0], &[0], b"wxyz"].concat();
     [full, sized].map(|record| [prefix.to_vec(), record].concat()).to_vec()
+}
+
+/// Envelopes of Debezium.
+fn envelopes() -> Vec<Vec<u8>> {
+    let (row, none) = ([2, 14, 2, 4, b'h', b'i'], [0]);
+    let event =
+        |before: &[u8], after: &[u8], op| [&[0, 0, 0, 0, 2], before, after, &[2, op]].concat();
+    vec![event(&none, &row, b'c'), event(&row, &row, b'u'), event(&row, &none, b'd')]
+}
+
+/// Messages of Protobuf.
+fn messages() -> Vec<Vec<u8>> {
+    let prefix = [0, 0, 0, 0, 3, 0];
+    let full = [&[8, 7, 0x12, 2, b'h', b'i', 0x1a, 1, b'a', 0x22, 2, 8, 1][..], &[0x2a, 2, 8, 9]];
+    let deep = [0x2a, 8, 0x2a, 6, 0x2a, 4, 0x2a, 2, 8, 1];
+    let packed = [&[0x32, 3, 1, 0x80, 1, 0x3a, 12, 0x0a, 1, b'k', 0x11][..], &[0; 8]].concat();
+    [full.concat(), deep.to_vec(), packed].map(|m| [&prefix[..], &m].concat()).to_vec()
 }
 
 impl Records {
@@ -93,7 +121,8 @@ impl Records {
             primary_key: def.primary_key.clone(),
             append_only: def.append_only,
         };
-        let runtime = (encode == "avro").then(|| tokio::runtime::Runtime::new().unwrap());
+        let registered = matches!(encode, "avro" | "protobuf");
+        let runtime = registered.then(|| tokio::runtime::Runtime::new().unwrap());
         let registry = runtime.as_ref().map(|runtime| ("schema.registry", registry(runtime)));
         let format = FormatDef {
             form: form.into(),
@@ -119,17 +148,20 @@ impl Records {
     }
 }
 
-/// A schema registry that knows one schema.
+/// A schema registry that knows three schemas.
 fn registry(runtime: &tokio::runtime::Runtime) -> String {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let schema = serde_json::json!({ "schema": AVRO_SCHEMA }).to_string();
+    let known = [AVRO_SCHEMA, ENVELOPE, MESSAGE]
+        .map(|schema| serde_json::json!({ "schema": schema }).to_string());
     runtime.spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut head = [0; 2048];
             let n = socket.read(&mut head).await.unwrap_or(0);
-            let known = String::from_utf8_lossy(&head[..n]).starts_with("GET /schemas/ids/1 ");
-            let (status, body) = if known { ("200 OK", &*schema) } else { ("404 Not Found", "{}") };
+            let head = String::from_utf8_lossy(&head[..n]);
+            let asked = |at: &usize| head.starts_with(&format!("GET /schemas/ids/{} ", at + 1));
+            let found = (0..known.len()).find(asked).map(|at| known[at].as_str());
+            let (status, body) = found.map_or(("404 Not Found", "{}"), |body| ("200 OK", body));
             let length = body.len();
             let answer = format!(
                 "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
