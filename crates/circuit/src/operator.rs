@@ -56,8 +56,26 @@ pub trait Operator: Send {
     fn splits(&self) -> Vec<Split> {
         Vec::new()
     }
+
+    /// What its state grows with, for ever; None: time, a number of rows or one group bound it, or
+    /// there is none.
+    fn grows_with(&self) -> Option<&'static str> {
+        None
+    }
+    /// Whether the rows that it has put out and not taken back are bounded in the same sense.
+    fn is_bounded(&self) -> bool {
+        self.children().iter().all(|child| child.is_bounded())
+    }
     /// One line for `EXPLAIN`.
     fn describe(&self) -> String;
+}
+
+/// What `EXPLAIN` says of state that grows with this.
+pub(crate) fn growth(with: Option<&str>) -> String {
+    match with {
+        Some(what) => format!("; state grows with {what}"),
+        None => "; state is bounded".into(),
+    }
 }
 
 /// Calls `visit` with the traces of a tree, parents first.
@@ -84,10 +102,23 @@ pub(crate) fn visit_traces_mut(
     Ok(())
 }
 
+/// Calls `visit` with the operators of a tree that keep something, parents first.
+pub(crate) fn visit_keepers(node: &dyn Operator, visit: &mut dyn FnMut(&dyn Operator)) {
+    if !node.traces().is_empty() {
+        visit(node);
+    }
+    for child in node.children() {
+        visit_keepers(child, visit);
+    }
+}
+
 /// The tree as indented text.
 pub(crate) fn explain(node: &dyn Operator, depth: usize, text: &mut String) {
     text.push_str(&"  ".repeat(depth));
     text.push_str(&node.describe());
+    if !node.traces().is_empty() {
+        text.push_str(&growth(node.grows_with()));
+    }
     text.push('\n');
     for child in node.children() {
         explain(child, depth + 1, text);
@@ -140,6 +171,10 @@ impl Operator for Source {
 
     fn splits(&self) -> Vec<Split> {
         (0..self.schema.fields().len()).map(|c| Split::of_source(self.index, c)).collect()
+    }
+
+    fn is_bounded(&self) -> bool {
+        false
     }
 
     fn describe(&self) -> String {

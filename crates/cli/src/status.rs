@@ -84,6 +84,23 @@ fn print(out: &mut dyn Write, address: &str, status: &Value) -> io::Result<()> {
         let (p50, p99) = (p50 / 1e3, p99 / 1e3);
         writeln!(out, "From acknowledged to visible: {p50:.1} ms (p50), {p99:.1} ms (p99)")?;
     }
+    let replica = &status["replica"];
+    if replica.is_object() {
+        let looked = replica["looked_us_ago"].as_f64().map_or("never".to_owned(), |us| {
+            let seconds = us / 1e6;
+            format!("{seconds:.1} s ago")
+        });
+        writeln!(
+            out,
+            "Read replica: {} commits behind LSN {}, looked {looked}, writer's epoch {}",
+            text(&replica["commits_behind"]),
+            text(&replica["newest_lsn"]),
+            text(&replica["writer_epoch"])
+        )?;
+        if let Some(error) = replica["error"].as_str() {
+            writeln!(out, "Its last look failed: {error}")?;
+        }
+    }
     section(out, &status["streams"], &STREAMS)?;
     section(out, &status["views"], &VIEWS)?;
     section(out, &status["runs"], &RUNS)?;
@@ -148,6 +165,8 @@ mod tests {
             "views": [{"name": "v", "architecture": "lambda", "state": "failed",
                 "error": "the disk is full", "lsn": 11, "batch_lsn": null,
                 "batch_published_us": null, "batch_schedule": null, "state_bytes": 10}],
+            "replica": {"writer_epoch": 3, "newest_lsn": 15, "commits_behind": 4,
+                "looked_us_ago": 200_000, "error": "no route"},
             "runs": []
         });
         let mut out = Vec::new();
@@ -158,6 +177,8 @@ mod tests {
             "1.5 ms (p50)",
             " flights | stream |    5 |",
             "1970-01-01 00:00:00Z",
+            "4 commits behind LSN 15, looked 0.2 s ago, writer's epoch 3",
+            "no route",
             "v: the disk is full",
         ] {
             assert!(out.contains(part), "{part} is not in\n{out}");
