@@ -23,6 +23,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Most bytes of commits in one step.
 pub const MAX_STEP_BYTES: usize = 32 << 20;
+/// Steps with at least so many rows take several views at the same time.
+const PARALLEL_ROWS: usize = 8 * 1024;
 /// How long the driver sleeps when nothing comes; commands are looked at this often.
 const IDLE: Duration = Duration::from_millis(2);
 
@@ -230,9 +232,7 @@ impl Worker {
         let deltas = self.streams.decode(&commits)?;
         let lsn = last_lsn(&commits, self.position);
         self.streams.tick(&mut self.clocks, &commits);
-        for (name, view) in &mut self.views {
-            view.step(name, &deltas, lsn, &self.clocks);
-        }
+        step_all(&mut self.views, &deltas, lsn, &self.clocks);
         self.position = lsn;
         self.publish();
         (self.on_step)(&commits);
@@ -382,6 +382,32 @@ impl Worker {
             })
             .collect()
     }
+}
+
+/// One step of every view; of a large one several at the same time, since views share no state.
+fn step_all(
+    views: &mut BTreeMap<String, View>,
+    deltas: &BTreeMap<String, Vec<Delta>>,
+    lsn: Lsn,
+    clocks: &Clocks,
+) {
+    let rows: usize = deltas.values().flatten().map(Delta::len).sum();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if rows < PARALLEL_ROWS { 1 } else { cores.min(views.len()) };
+    let waiting = parking_lot::Mutex::new(views.iter_mut());
+    let work = || {
+        loop {
+            let next = waiting.lock().next();
+            let Some((name, view)) = next else { break };
+            view.step(name, deltas, lsn, clocks);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
 }
 
 impl View {
