@@ -31,7 +31,7 @@ RUN_FUZZ := $(CARGO) test -q -p kaplan-server --test fuzz --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-sources mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud cold-start image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-sources mutants clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,7 +109,8 @@ soak: setup program ## The random runs at full length and all queries; records d
 	@$(MAKE) --no-print-directory evidence
 
 evidence: ## Check that docs/evidence holds full, faultless runs
-	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS)
+	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS) \
+		'rehearse-cloud?=50'
 
 deploy-check: program ## Check deploy/: Terraform, Cloud Build, images, manifests, units, the package
 	@deploy/check/run.sh all
@@ -122,6 +123,13 @@ REHEARSAL ?= 50
 
 rehearse-cloud: program ## The image on a bucket, as Cloud Run would run it, under faults: REHEARSAL= SEED=
 	@deploy/rehearse/run.sh "$(PROGRAM)" --rounds $(REHEARSAL) --seed $(SEED) --memory-mib 4096
+
+# Size of `make cold-start`.
+GROUPS_OF_STATE ?= 1000000
+DATA_FILES ?= 10000
+
+cold-start: program ## How long a start from a bucket takes, and what bounds it: GROUPS_OF_STATE= DATA_FILES=
+	@deploy/rehearse/cold_start.py "$(PROGRAM)" --groups $(GROUPS_OF_STATE) --files $(DATA_FILES)
 
 # What `image` and `deb` take: PROGRAM=target/release/kaplan for one that is to be used.
 PROGRAM ?= $(CARGO_TARGET_DIR)/debug/kaplan

@@ -32,7 +32,7 @@ fetch() {
 }
 
 configure() {
-  local more= advertised= map=
+  local more='' advertised='' map=''
   if [ -n "$proxy" ]; then
     more=,PROXIED://127.0.0.1:$((port + 2)) advertised=,PROXIED://127.0.0.1:$proxy map=,PROXIED:PLAINTEXT
   fi

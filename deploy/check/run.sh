@@ -63,7 +63,7 @@ check_misconfigurations() {
   cp -r deploy/terraform deploy/image deploy/Dockerfile "$work/scan/"
   # As they are applied: a base lacks what kustomize fills in.
   if command -v kubectl >/dev/null; then
-    render base && render object-storage && mv "$work"/{base,object-storage}.yaml "$work/scan/" || return 1
+    render base && render replicas && mv "$work"/{base,replicas}.yaml "$work/scan/" || return 1
   fi
   (cd "$work/scan" && "${trivy[@]}" config --skip-check-update --skip-version-check --exit-code 1 \
     --severity MEDIUM,HIGH,CRITICAL --ignorefile "$here/trivyignore.yaml" .) || return 1
@@ -80,7 +80,7 @@ check_compose() {
 check_kubernetes() {
   needs kubectl "$VENV/bin/kubernetes-validate"
   local name
-  for name in base object-storage; do
+  for name in base object-storage replicas; do
     render "$name" && "$VENV/bin/kubernetes-validate" --strict --quiet "$work/$name.yaml" || return 1
   done
 }

@@ -21,7 +21,7 @@ def free_port():
 
 
 class Instance:
-    def __init__(self, number, rehearsal):
+    def __init__(self, number, rehearsal, arguments=()):
         self.number = number
         self.port = free_port()
         self.url = 'http://127.0.0.1:%d' % self.port
@@ -31,7 +31,7 @@ class Instance:
         with open(self.log_path, 'wb') as log:
             self.process = subprocess.Popen(
                 [os.path.join(HERE, '../check/sandbox.sh'), rehearsal.rootfs, str(rehearsal.memory_mib), '--', 'start',
-                 '--data', rehearsal.data],
+                 '--data', rehearsal.data, *arguments],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def get(self, path, timeout=5):

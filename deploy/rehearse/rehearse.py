@@ -2,8 +2,8 @@
 """A rehearsal of the cloud without the cloud: the image's files run as Cloud Run runs them (instance.py), behind
 a front that routes like Google's (front.py), on a bucket of a real S3 server, called by producers and by a
 schedule with ID tokens of a stand-in issuer (callers.py, issuer.py). All the while revisions change,
-instances get SIGTERM or SIGKILL, and two run at once. At the end every acknowledged event must be there
-once, VERIFY must be clean, and no call of the schedule may have run a batch twice.
+instances get SIGTERM or SIGKILL, and two run at once; a read replica (readers.py) follows them all. At the end every acknowledged event must be there
+once, VERIFY must be clean on writer and replica, a batch job must publish, and no call of the schedule may have run a batch twice.
 usage: rehearse.py ROOTFS [--rounds N] [--seed S] [--memory-mib M] [--producers P] [--keep DIR]
 needs: root (sandbox.sh), openssl, scripts/s3.sh. exit: 0 all held, 1 something did not, 77 no S3 server."""
 import argparse
@@ -22,6 +22,7 @@ from callers import BATCH, Producer, Scheduler, call, sql
 from front import Front
 from instance import GRACE_S, Instance
 from issuer import Issuer
+from readers import Reader, run_job
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.realpath(os.path.join(HERE, '..', '..'))
@@ -175,11 +176,7 @@ def check(rehearsal, producers, schedule):
     doubled = rows - distinct
     if lost or doubled or beyond > BATCH * len(producers):
         raise Failed('%d acknowledged, %d lost, %d doubled, %d beyond' % (acknowledged, lost, doubled, beyond))
-    for view in ('by_kind_lambda', 'by_kind_kappa'):
-        answer = sql(url, token, 'VERIFY MATERIALIZED VIEW ' + view)
-        row = dict(zip((column['name'] for column in answer['columns']), answer['rows'][0]))
-        if row['differences'] or row['rows_served'] != 5:
-            raise Failed('VERIFY %s: %s' % (view, row))
+    verify(url, token)
     runs = {run['id']: run for run in json.loads(call(url, '/v1/status', token())[1])['runs']}
     twice = 0
     for when, (first, second) in schedule.calls.items():
@@ -188,6 +185,26 @@ def check(rehearsal, producers, schedule):
             twice += 1
             raise Failed('the call for %s ran twice: %s and %s' % (when, first, second))
     return acknowledged, lost, doubled
+
+
+def verify(url, token):
+    for view in ('by_kind_lambda', 'by_kind_kappa'):
+        answer = sql(url, token, 'VERIFY MATERIALIZED VIEW ' + view)
+        row = dict(zip((column['name'] for column in answer['columns']), answer['rows'][0]))
+        if row['differences'] or row['rows_served'] != 5:
+            raise Failed('VERIFY %s at %s: %s' % (view, url, row))
+
+
+def check_beside(rehearsal, reader, acknowledged):
+    """What must hold of the replica and of a batch job beside the writer."""
+    if reader.error:
+        raise Failed(reader.error)
+    reader.catch_up(acknowledged)
+    verify(reader.instance.url, rehearsal.token)
+    published = run_job(rehearsal)
+    if not published or any(view['state'] != 'succeeded' for view in published):
+        raise Failed('the batch job published %s' % published)
+    verify(rehearsal.front.url, rehearsal.token)
 
 
 def turned_away(rehearsal):
@@ -222,7 +239,9 @@ def rehearse(options, work):
         sql(rehearsal.front.url, rehearsal.token, 'CREATE STREAM probe (n BIGINT NOT NULL)')
         producers = [Producer(n, rehearsal.front.url, rehearsal.token, rehearsal.stop) for n in range(1, options.producers + 1)]
         schedule = Scheduler(rehearsal.front.url, lambda: rehearsal.token(SCHEDULER), rehearsal.stop, SCHEDULE_S)
-        for thread in (*producers, schedule):
+        reader = Reader(Instance(0, rehearsal, ['--read-only']), rehearsal)
+        rehearsal.instances.append(reader.instance)
+        for thread in (*producers, schedule, reader):
             thread.start()
         for number in range(1, options.rounds + 1):
             rehearsal.round()
@@ -230,9 +249,11 @@ def rehearse(options, work):
                 print('rehearse: %d rounds, %d events acknowledged' % (number, sum(p.acknowledged for p in producers) * BATCH), flush=True)
         turned_away(rehearsal)
         rehearsal.stop.set()
-        for thread in (*producers, schedule):
+        for thread in (*producers, schedule, reader):
             thread.join(300)
         acknowledged, lost, doubled = check(rehearsal, producers, schedule)
+        check_beside(rehearsal, reader, acknowledged)
+        rehearsal.end(reader.instance)
         rehearsal.end(rehearsal.serving)
         for instance in rehearsal.instances:
             line = instance.not_json()
@@ -243,6 +264,7 @@ def rehearse(options, work):
         print(json.dumps({
             'rounds': options.rounds, 'seed': options.seed, **rehearsal.counts, 'instances': len(rehearsal.instances),
             'acknowledged': acknowledged, 'lost': lost, 'doubled': doubled,
+            'replica_reads': reader.reads, 'replica_refused': reader.refused,
             'requests_repeated': sum(p.repeated for p in producers), 'schedule_calls': 2 * len(schedule.calls),
             'start_s_median': round(statistics.median(starts), 2), 'start_s_max': round(starts[-1], 2),
             'end_s_max': round(max(rehearsal.ends), 2)}))

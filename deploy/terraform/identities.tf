@@ -1,9 +1,18 @@
 # Three accounts, one a part, none with a key: `run` is the program, `build` releases it, `scheduler`
-# calls it. Nobody gets a role on the project but where Google offers no narrower place for it.
+# calls it. With read replicas there is a fourth, `read`, which can write nothing. Nobody gets a role on
+# the project but where Google offers no narrower place for it.
 
 resource "google_service_account" "run" {
   account_id   = "${var.name}-run"
   display_name = "Kaplan: the running program"
+  depends_on   = [google_project_service.api]
+}
+
+resource "google_service_account" "read" {
+  count = var.read_replicas > 0 ? 1 : 0
+
+  account_id   = "${var.name}-read"
+  display_name = "Kaplan: read replicas"
   depends_on   = [google_project_service.api]
 }
 
@@ -29,6 +38,14 @@ resource "google_project_iam_member" "build_logs" {
 # A release runs under the service's account, so whoever releases must be allowed to use it.
 resource "google_service_account_iam_member" "build_uses_run" {
   service_account_id = google_service_account.run.name
+  role               = "roles/iam.serviceAccountUser"
+  member             = google_service_account.build.member
+}
+
+resource "google_service_account_iam_member" "build_uses_read" {
+  count = var.read_replicas > 0 ? 1 : 0
+
+  service_account_id = google_service_account.read[0].name
   role               = "roles/iam.serviceAccountUser"
   member             = google_service_account.build.member
 }

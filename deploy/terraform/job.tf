@@ -1,5 +1,6 @@
 # Batch runs in a container of their own, with memory that the service does not have to hold. The job
-# reads the lake and publishes with a conditional put; it never writes to the log.
+# reads the lake and hands the writer what it computed, through objects in the bucket; it calls nobody and
+# never writes to the log.
 
 resource "google_cloud_run_v2_job" "batch" {
   count = var.batch_job ? 1 : 0
@@ -22,7 +23,7 @@ resource "google_cloud_run_v2_job" "batch" {
 
       containers {
         image = local.image
-        args  = ["batch", "--wait", "--data", local.data]
+        args  = ["batch", "--data", local.data]
 
         resources {
           limits = {

@@ -43,6 +43,8 @@ locals {
       KAPLAN_POSTGRES   = "off"
       KAPLAN_LOG_FORMAT = "gcp"
       KAPLAN_LOG_LEVEL  = var.log_level
+      # Google's front, and the load balancer where callers come through one.
+      KAPLAN_TRUSTED_PROXIES = var.ingress == "internal-and-cloud-load-balancing" ? "2" : "1"
       # Traces of log lines belong to it.
       GOOGLE_CLOUD_PROJECT = var.project_id
     },
@@ -66,7 +68,7 @@ resource "google_cloud_run_v2_service" "this" {
   }
 
   template {
-    service_account                  = google_service_account.run.email
+    service_account                  = each.key == "replica" ? google_service_account.read[0].email : google_service_account.run.email
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
     timeout                          = "${var.request_timeout_s}s"
     max_instance_request_concurrency = var.concurrency
@@ -105,7 +107,8 @@ resource "google_cloud_run_v2_service" "this" {
       }
 
       dynamic "env" {
-        for_each = var.secrets
+        # Sources and sinks run in the writer alone, and so only it needs their passwords.
+        for_each = each.key == "replica" ? {} : var.secrets
         content {
           name = env.key
           value_source {
@@ -167,6 +170,7 @@ resource "google_cloud_run_v2_service" "this" {
 
   depends_on = [
     google_secret_manager_secret_iam_member.run,
+    google_storage_bucket_iam_member.read_data,
     google_storage_bucket_iam_member.run_data,
     terraform_data.first_image,
   ]

@@ -75,6 +75,15 @@ resource "google_storage_bucket_iam_member" "run_data" {
   member = google_service_account.run.member
 }
 
+# A replica that went wrong could not change what the writer has.
+resource "google_storage_bucket_iam_member" "read_data" {
+  count = var.read_replicas > 0 ? 1 : 0
+
+  bucket = google_storage_bucket.data.name
+  role   = "roles/storage.objectViewer"
+  member = google_service_account.read[0].member
+}
+
 resource "google_storage_bucket" "sources" {
   name     = "${var.project_id}-${var.name}-build"
   location = var.region

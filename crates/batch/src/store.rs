@@ -88,6 +88,47 @@ impl Store {
         version: u32,
         key: Option<&Keyer>,
     ) -> Result<Option<Arc<Published>>> {
+        let (document, published) = self.read(view, version, key).await?;
+        self.manifests.lock().await.insert((view.into(), version), document);
+        if let Some(published) = &published {
+            self.show(view, version, Arc::clone(published));
+        }
+        Ok(published)
+    }
+
+    /// The LSN of the stored publication, which another process may have made; None without one.
+    pub async fn stored_lsn(&self, view: &str, version: u32) -> Result<Option<Lsn>> {
+        let place = self.directory(view, version);
+        let (_, manifest) = Document::open::<Manifest>(&place, MANIFEST, self.epoch).await?;
+        Ok(manifest.map(|manifest| manifest.lsn))
+    }
+
+    /// As [`Store::load`], without letting readers of this process see it yet.
+    pub async fn peek(
+        &self,
+        view: &str,
+        version: u32,
+        key: Option<&Keyer>,
+    ) -> Result<Option<Arc<Published>>> {
+        Ok(self.read(view, version, key).await?.1)
+    }
+
+    /// Lets readers of this process see what was read.
+    pub fn show(&self, view: &str, version: u32, published: Arc<Published>) {
+        self.views.lock().insert((view.into(), version), published);
+    }
+
+    /// Lets readers of this process see a view's publication no more; it stays stored.
+    pub fn forget(&self, view: &str, version: u32) {
+        self.views.lock().remove(&(view.into(), version));
+    }
+
+    async fn read(
+        &self,
+        view: &str,
+        version: u32,
+        key: Option<&Keyer>,
+    ) -> Result<(Document, Option<Arc<Published>>)> {
         let place = self.directory(view, version);
         let damaged = |reason: String| Error::Damaged { view: view.into(), reason };
         let (document, manifest) =
@@ -97,11 +138,10 @@ impl Store {
                 }
                 opened => opened?,
             };
-        self.manifests.lock().await.insert((view.into(), version), document);
-        let Some(manifest) = manifest else { return Ok(None) };
+        let Some(manifest) = manifest else { return Ok((document, None)) };
         if manifest.fingerprint != environment_fingerprint() {
             tracing::warn!(view, "the batch view is of another version and is computed again");
-            return Ok(None);
+            return Ok((document, None));
         }
         let mut batches = Vec::with_capacity(manifest.files.len());
         for name in &manifest.files {
@@ -111,16 +151,15 @@ impl Store {
                 decode_batch(0, &bytes, key).map_err(|e| damaged(format!("{name}: {e}")))?;
             batches.push(Arc::new(batch));
         }
-        let published = Arc::new(Published {
+        let published = Published {
             lsn: manifest.lsn,
             clocks: manifest.clocks,
             published_us: manifest.published_us,
             run: manifest.run,
             batches,
             files: manifest.files,
-        });
-        self.views.lock().insert((view.into(), version), Arc::clone(&published));
-        Ok(Some(published))
+        };
+        Ok((document, Some(Arc::new(published))))
     }
 
     /// Publishes a batch view at an LSN. `base` is the LSN of the published one that `batches`

@@ -290,6 +290,19 @@ impl Operator for Aggregate {
         }
     }
 
+    fn grows_with(&self) -> Option<&'static str> {
+        match self.memory {
+            _ if self.input.is_bounded() => None,
+            Memory::Rows(_) => Some("the rows of its groups"),
+            _ if self.spec.group.is_empty() => None,
+            _ => Some("its groups"),
+        }
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.spec.group.is_empty() || self.input.is_bounded()
+    }
+
     fn describe(&self) -> String {
         let how = match self.memory {
             Memory::States(_) => "partial states",

@@ -4,7 +4,7 @@
 //! view begins a new one wherever a batch run computes, so that what the batch view covers can be
 //! let go without touching what came after. Batches never merge across a cut.
 
-use crate::operator::{explain, visit_traces, visit_traces_mut};
+use crate::operator::{explain, growth, visit_keepers, visit_traces, visit_traces_mut};
 use crate::trace::{Merge, concat};
 use crate::{AggregateSpec, Batch, Clocks, Delta, Error, Input, Operator, Result, Trace};
 use kaplan_base::Lsn;
@@ -207,36 +207,55 @@ impl Circuit {
         Ok(())
     }
 
-    /// Rows and bytes of state in memory.
+    /// Rows and bytes that the view and each operator keep in memory, in the order of
+    /// [`Circuit::keepers`].
     #[must_use]
-    pub fn size(&self) -> (usize, usize) {
-        let own = self.generations.iter().map(|g| (g.trace.len(), g.trace.bytes()));
-        let operators = self.operator_traces();
-        let inner = operators.iter().map(|t| (t.len(), t.bytes()));
-        own.chain(inner).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    pub fn sizes(&self) -> Vec<(usize, usize)> {
+        let add = |a: (usize, usize), t: &Trace| (a.0 + t.len(), a.1 + t.bytes());
+        let mut sizes = vec![self.generations.iter().map(|g| &g.trace).fold((0, 0), add)];
+        visit_keepers(self.operator(), &mut |node| {
+            sizes.push(node.traces().into_iter().fold((0, 0), add));
+        });
+        sizes
+    }
+
+    /// Names of what keeps state: the view, then its operators as `EXPLAIN` lists them, numbered.
+    #[must_use]
+    pub fn keepers(&self) -> Vec<String> {
+        let mut names = vec!["0 View".to_owned()];
+        visit_keepers(self.operator(), &mut |node| {
+            let line = node.describe();
+            let first = line.split(' ').next().unwrap_or_default();
+            names.push(format!("{} {first}", names.len()));
+        });
+        names
+    }
+
+    /// What the view's own trace grows with.
+    fn grows_with(&self) -> Option<&'static str> {
+        match &self.root {
+            Root::States { input, spec } => {
+                let bounded = spec.group.is_empty() || input.is_bounded();
+                (!bounded).then_some("its groups")
+            }
+            Root::Rows(node) => (!node.is_bounded()).then_some("its rows"),
+        }
     }
 
     /// The tree as indented text.
     #[must_use]
     pub fn explain(&self) -> String {
-        let mut text = String::new();
-        match &self.root {
-            Root::States { input, spec } => {
-                text.push_str(&format!(
-                    "MergeableAggregate {} (trace of partial states, merged when read)\n",
-                    spec.describe()
-                ));
-                explain(input.as_ref(), 1, &mut text);
-            }
-            Root::Rows(node) => {
-                text.push_str(if node.insert_only() {
-                    "View (rows are only added)\n"
-                } else {
-                    "View (rows with weights)\n"
-                });
-                explain(node.as_ref(), 1, &mut text);
-            }
-        }
+        let mut text = match &self.root {
+            Root::States { spec, .. } => format!(
+                "MergeableAggregate {} (trace of partial states, merged when read)",
+                spec.describe()
+            ),
+            Root::Rows(node) if node.insert_only() => "View (rows are only added)".to_owned(),
+            Root::Rows(_) => "View (rows with weights)".to_owned(),
+        };
+        text.push_str(&growth(self.grows_with()));
+        text.push('\n');
+        explain(self.operator(), 1, &mut text);
         text
     }
 }

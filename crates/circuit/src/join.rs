@@ -261,6 +261,15 @@ impl Operator for Join {
         vec![&mut self.left.trace, &mut self.right.trace]
     }
 
+    fn grows_with(&self) -> Option<&'static str> {
+        match (self.left.input.is_bounded(), self.right.input.is_bounded()) {
+            (true, true) => None,
+            (true, false) => Some("its right side"),
+            (false, true) => Some("its left side"),
+            (false, false) => Some("both sides"),
+        }
+    }
+
     fn describe(&self) -> String {
         let pairs = self.left.keys.iter().zip(&self.right.keys);
         let on: Vec<_> = pairs.map(|(l, r)| format!("{l} = {r}")).collect();

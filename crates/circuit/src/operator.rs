@@ -42,8 +42,25 @@ pub trait Operator: Send {
         }
         Ok(false)
     }
+    /// What its state grows with, for ever; None: time, a number of rows or one group bound it, or
+    /// there is none.
+    fn grows_with(&self) -> Option<&'static str> {
+        None
+    }
+    /// Whether the rows that it has put out and not taken back are bounded in the same sense.
+    fn is_bounded(&self) -> bool {
+        self.children().iter().all(|child| child.is_bounded())
+    }
     /// One line for `EXPLAIN`.
     fn describe(&self) -> String;
+}
+
+/// What `EXPLAIN` says of state that grows with this.
+pub(crate) fn growth(with: Option<&str>) -> String {
+    match with {
+        Some(what) => format!("; state grows with {what}"),
+        None => "; state is bounded".into(),
+    }
 }
 
 /// Calls `visit` with the traces of a tree, parents first.
@@ -70,10 +87,23 @@ pub(crate) fn visit_traces_mut(
     Ok(())
 }
 
+/// Calls `visit` with the operators of a tree that keep something, parents first.
+pub(crate) fn visit_keepers(node: &dyn Operator, visit: &mut dyn FnMut(&dyn Operator)) {
+    if !node.traces().is_empty() {
+        visit(node);
+    }
+    for child in node.children() {
+        visit_keepers(child, visit);
+    }
+}
+
 /// The tree as indented text.
 pub(crate) fn explain(node: &dyn Operator, depth: usize, text: &mut String) {
     text.push_str(&"  ".repeat(depth));
     text.push_str(&node.describe());
+    if !node.traces().is_empty() {
+        text.push_str(&growth(node.grows_with()));
+    }
     text.push('\n');
     for child in node.children() {
         explain(child, depth + 1, text);
@@ -122,6 +152,10 @@ impl Operator for Source {
 
     fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
         Vec::new()
+    }
+
+    fn is_bounded(&self) -> bool {
+        false
     }
 
     fn describe(&self) -> String {

@@ -11,7 +11,7 @@ use crate::key::{canonical, hash_arrays};
 use crate::side::Side;
 use crate::trace::consolidate;
 use crate::{Delta, Error, Input, Operator, Result, Trace};
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::PhysicalExpr;
@@ -40,6 +40,8 @@ pub struct Recompute {
     schema: SchemaRef,
     /// Whether there is output even over no rows (an aggregate without groups).
     always: bool,
+    /// Rows of the input that are not among the first columns of the answer now never will be.
+    forgets: bool,
 }
 
 impl Recompute {
@@ -57,7 +59,33 @@ impl Recompute {
         let side = Side::new(input, keys)?;
         let fields = side.trace.schema().fields()[..side.keys.len()].to_vec();
         let emitted = Emitted::by_keys(&schema, &fields);
-        Ok(Self { side, input_schema, part, output_keys, emitted, schema, always })
+        Ok(Self { side, input_schema, part, output_keys, emitted, schema, always, forgets: false })
+    }
+
+    /// For a part that answers with some rows of its input, perhaps with more columns behind, and for
+    /// which a row that is not among them is not when more rows come either: the first few by some
+    /// order. Where rows are only added, only those are kept.
+    #[must_use]
+    pub fn of_first_rows(mut self) -> Self {
+        self.forgets = self.side.input.insert_only();
+        self
+    }
+
+    /// Lets go of the rows that are not in the answer.
+    fn forget(&mut self, known: RecordBatch, answer: &RecordBatch) -> Result<()> {
+        if known.num_rows() == answer.num_rows() {
+            return Ok(());
+        }
+        let width = self.input_schema.fields().len();
+        let kept = answer.columns()[..width].to_vec();
+        let kept = batch_of(SchemaRef::clone(&self.input_schema), kept, answer.num_rows())?;
+        let (all, kept) =
+            (self.side.keyed(Delta::insert(known))?, self.side.keyed(Delta::insert(kept))?);
+        let gone = Int64Array::from(vec![-1; all.len()]);
+        if let Some(change) = consolidate(vec![Delta::weighted(all.rows, gone), kept])? {
+            self.side.trace.insert(change)?;
+        }
+        Ok(())
     }
 
     /// The distinct keys of keyed rows.
@@ -123,7 +151,11 @@ impl Operator for Recompute {
         };
         let keys = self.touched(&delta)?;
         self.side.trace.insert(delta)?;
-        let new = self.answer(self.rows_of(&keys)?)?;
+        let known = self.rows_of(&keys)?;
+        let new = self.answer(known.clone())?;
+        if self.forgets {
+            self.forget(known, &new)?;
+        }
         let mut new_keys = Vec::with_capacity(self.output_keys.len());
         for key in &self.output_keys {
             new_keys.push(canonical(&key.evaluate(&new)?.into_array(new.num_rows())?)?);
@@ -148,6 +180,19 @@ impl Operator for Recompute {
 
     fn traces_mut(&mut self) -> Vec<&mut Trace> {
         vec![&mut self.side.trace, &mut self.emitted.trace]
+    }
+
+    fn grows_with(&self) -> Option<&'static str> {
+        match (self.forgets, self.side.keys.is_empty()) {
+            _ if self.side.input.is_bounded() => None,
+            (true, true) => None,
+            (true, false) => Some("its keys, of which it keeps the first rows"),
+            (false, _) => Some("its input"),
+        }
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.grows_with().is_none()
     }
 
     fn describe(&self) -> String {

@@ -36,13 +36,18 @@ impl Side {
     /// The change of one step with its key columns in front; None: there is none.
     pub(crate) fn change(&mut self, input: &Input<'_>) -> Result<Option<Delta>> {
         let Some(delta) = concat_deltas(self.input.step(input)?)?.pop() else { return Ok(None) };
+        Ok(Some(self.keyed(delta)?).filter(|d| !d.is_empty()))
+    }
+
+    /// Rows of the input with their key columns in front.
+    pub(crate) fn keyed(&self, delta: Delta) -> Result<Delta> {
         let mut columns: Vec<ArrayRef> = Vec::new();
         for key in &self.keys {
             columns.push(canonical(&key.evaluate(&delta.rows)?.into_array(delta.len())?)?);
         }
         columns.extend(delta.rows.columns().iter().cloned());
         let rows = batch_of(SchemaRef::clone(self.trace.schema()), columns, delta.len())?;
-        Ok(Some(delta.with_rows(rows)).filter(|d| !d.is_empty()))
+        Ok(delta.with_rows(rows))
     }
 
     /// Keyed rows apart: those whose key has no NULL, and those whose key has one.

@@ -178,6 +178,10 @@ impl Operator for Temporal {
         Ok(here || self.input.due(clocks)?)
     }
 
+    fn is_bounded(&self) -> bool {
+        self.crossing == Crossing::Out || self.input.is_bounded()
+    }
+
     fn describe(&self) -> String {
         let (what, sign) = match (self.crossing, self.inclusive) {
             (Crossing::In, true) => ("come once", "<="),

@@ -38,6 +38,7 @@ fn write(status: &Status, freshness_p99_s: Option<f64>) {
         failed_views = failed,
         state_bytes = status.views.iter().map(|view| view.state_bytes).sum::<u64>(),
         freshness_p99_s,
+        commits_behind = status.replica.as_ref().map(|replica| replica.commits_behind),
         "status"
     );
 }

@@ -82,6 +82,20 @@ pub struct Sparse {
     /// usual variables: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, .., GOOGLE_APPLICATION_CREDENTIALS, ..
     #[arg(long, visible_alias = "data", env = "KAPLAN_DATA_DIR", value_name = "DIR|URL")]
     data_dir: Option<PathBuf>,
+    /// Be a read replica: follow the log that another process writes in the same bucket, and answer
+    /// reads only. It takes nothing over and writes nothing, and any number of them may run.
+    #[arg(
+        long,
+        env = "KAPLAN_READ_ONLY",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    read_only: Option<bool>,
+    /// Of a read replica: time between two looks at the log, milliseconds. Shorter: fresher answers,
+    /// more requests to the bucket.
+    #[arg(long, env = "KAPLAN_FOLLOW_INTERVAL_MS", value_name = "MS")]
+    follow_interval_ms: Option<u64>,
     /// Address of the HTTP interface and the status page, or `off`. When the variable PORT is set
     /// and nothing else names an address, it is 0.0.0.0:PORT.
     #[arg(long, env = "KAPLAN_HTTP", value_name = "ADDRESS")]
@@ -137,6 +151,10 @@ pub struct Sparse {
     /// issuer gives a token, which Google does to anybody.
     #[arg(long, env = "KAPLAN_OIDC_CALLERS", value_name = "LIST")]
     oidc_callers: Option<String>,
+    /// Proxies in front of HTTP, whose entries of X-Forwarded-For say who calls, for the log: 1 on
+    /// Cloud Run, 2 with a load balancer before it. 0: the header is not believed.
+    #[arg(long, env = "KAPLAN_TRUSTED_PROXIES", value_name = "N")]
+    trusted_proxies: Option<u64>,
     /// Largest body of a write over HTTP, in bytes, after decompression.
     #[arg(long, env = "KAPLAN_MAX_BODY_BYTES", value_name = "BYTES")]
     max_body_bytes: Option<u64>,
@@ -210,6 +228,7 @@ struct Program {
     oidc_callers: String,
     max_body_bytes: usize,
     max_in_flight: usize,
+    trusted_proxies: usize,
     postgres_tls_cert: PathBuf,
     postgres_tls_key: PathBuf,
     postgres_user: String,
@@ -325,6 +344,7 @@ impl Effective {
                 postgres_users: program.users()?,
                 max_body_bytes: program.max_body_bytes,
                 max_in_flight: program.max_in_flight,
+                trusted_proxies: program.trusted_proxies,
                 shutdown_grace: Duration::from_millis(program.shutdown_ms / 2),
                 oidc: program.oidc()?,
             },
@@ -387,6 +407,7 @@ fn program_defaults() -> anyhow::Result<toml::Table> {
         ("oidc_callers".to_owned(), "".into()),
         ("max_body_bytes".to_owned(), integer(server.max_body_bytes)?),
         ("max_in_flight".to_owned(), integer(server.max_in_flight)?),
+        ("trusted_proxies".to_owned(), integer(server.trusted_proxies)?),
     ]))
 }
 
@@ -411,7 +432,9 @@ fn read(path: &Path) -> anyhow::Result<Sparse> {
 /// Refuses values that parse but make no sense.
 fn check(table: &toml::Table) -> anyhow::Result<()> {
     for (key, value) in table {
-        if value.as_integer().is_some_and(|n| n <= 0) {
+        // No proxy is what most have.
+        let least = if key == "trusted_proxies" { 0 } else { 1 };
+        if value.as_integer().is_some_and(|n| n < least) {
             bail!("{key} = {value} is refused: it must be above 0");
         }
     }

@@ -29,6 +29,7 @@ const EXIT_INTERRUPTED: i32 = 130;
     kaplan start\n  \
     kaplan start --data-dir /var/lib/kaplan --http 0.0.0.0:8080 --postgres off\n  \
     kaplan start --data gs://bucket/prefix\n  \
+    kaplan start --read-only --data gs://bucket/prefix\n  \
     kaplan start --print-config > kaplan.toml\n  \
     kaplan start --config kaplan.toml --log-level debug"
 )]
@@ -69,7 +70,8 @@ async fn serve(settings: Effective) -> anyhow::Result<()> {
     let platform =
         opened.with_context(|| format!("cannot open the data in {}", data_dir.display()))?;
     let opened_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    announce(server.http_addr(), server.postgres_addr(), &data_dir, opened_ms)?;
+    let read_only = platform.is_replica();
+    announce(server.http_addr(), server.postgres_addr(), &data_dir, read_only, opened_ms)?;
     let stopping = Arc::new(OnceLock::new());
     let signalled = Arc::clone(&stopping);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -112,19 +114,22 @@ fn announce(
     http: Option<SocketAddr>,
     postgres: Option<SocketAddr>,
     data_dir: &Path,
+    read_only: bool,
     opened_ms: u64,
 ) -> anyhow::Result<()> {
     let http = http.map(|address| format!("http://{address}"));
     let postgres = postgres.map(|address| format!("postgres://kaplan@{address}/kaplan"));
     if io::stdout().is_terminal() {
         let urls: Vec<&str> = http.iter().chain(&postgres).map(String::as_str).collect();
-        writeln!(io::stdout(), "Kaplan serves {}; Ctrl-C stops it", urls.join(" and "))?;
+        let what = if read_only { "Kaplan, a read replica," } else { "Kaplan" };
+        writeln!(io::stdout(), "{what} serves {}; Ctrl-C stops it", urls.join(" and "))?;
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         http = http.as_deref().unwrap_or("off"),
         postgres = postgres.as_deref().unwrap_or("off"),
         data_dir = %data_dir.display(),
+        read_only,
         opened_ms,
         "serving"
     );

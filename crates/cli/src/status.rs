@@ -94,6 +94,23 @@ fn print(out: &mut dyn Write, address: &str, status: &Value) -> io::Result<()> {
         let (p50, p99) = (p50 / 1e3, p99 / 1e3);
         writeln!(out, "From acknowledged to visible: {p50:.1} ms (p50), {p99:.1} ms (p99)")?;
     }
+    let replica = &status["replica"];
+    if replica.is_object() {
+        let looked = replica["looked_us_ago"].as_f64().map_or("never".to_owned(), |us| {
+            let seconds = us / 1e6;
+            format!("{seconds:.1} s ago")
+        });
+        writeln!(
+            out,
+            "Read replica: {} commits behind LSN {}, looked {looked}, writer's epoch {}",
+            text(&replica["commits_behind"]),
+            text(&replica["newest_lsn"]),
+            text(&replica["writer_epoch"])
+        )?;
+        if let Some(error) = replica["error"].as_str() {
+            writeln!(out, "Its last look failed: {error}")?;
+        }
+    }
     section(out, &status["streams"], &STREAMS)?;
     section(out, &status["views"], &VIEWS)?;
     section(out, &status["sources"], &CONNECTORS)?;
@@ -164,6 +181,8 @@ mod tests {
             "sources": [{"name": "clicks", "connector": "kafka", "state": "retrying",
                 "message": "the broker is away", "since_us": 0, "lag": 7, "lag_unit": "records",
                 "rows": 3, "errors": 0}],
+            "replica": {"writer_epoch": 3, "newest_lsn": 15, "commits_behind": 4,
+                "looked_us_ago": 200_000, "error": "no route"},
             "runs": []
         });
         let mut out = Vec::new();
@@ -174,6 +193,8 @@ mod tests {
             "1.5 ms (p50)",
             " flights | stream |    5 |",
             "1970-01-01 00:00:00Z",
+            "4 commits behind LSN 15, looked 0.2 s ago, writer's epoch 3",
+            "no route",
             "v: the disk is full",
             " clicks         | kafka     | retrying | 1970-01-01 00:00:00Z |   7 |",
             "clicks: the broker is away",

@@ -216,6 +216,15 @@ impl Lake {
         self.open_table(spec).await?.refresh().await.map(drop)
     }
 
+    /// As [`Lake::refresh`], for a table that was loaded here already; the first use loads the others.
+    pub async fn follow(&self, spec: &TableSpec) -> Result<(), Error> {
+        let known = self.inner.tables.lock().get(&spec.directory()).cloned();
+        match known {
+            Some(table) => table.refresh().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Rewrites runs of small files into files of about `target_bytes`. Rows, their order and the
     /// recorded position stay; appends may go on meanwhile. Replaced files stay until
     /// [`Lake::vacuum`].

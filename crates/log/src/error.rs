@@ -65,6 +65,9 @@ pub enum Error {
         /// The format that this program reads.
         supported: u32,
     },
+    /// A follower was asked to write.
+    #[error("this process follows the log, and another one writes it")]
+    ReadOnly,
     /// The commits asked for were trimmed.
     #[error("the log begins at commit {start}; read earlier commits from the lake")]
     Trimmed {
@@ -123,9 +126,10 @@ impl Error {
             Self::DiskFull { .. } | Self::Locked | Self::Io { .. } => Remedy::Retry,
             Self::Failed { .. } | Self::Poisoned { .. } | Self::Fenced { .. } => Remedy::Reopen,
             Self::Corrupt { .. } | Self::Version { .. } => Remedy::Report,
-            Self::Trimmed { .. } | Self::NotConsecutive { .. } | Self::TooLarge { .. } => {
-                Remedy::FixInput
-            }
+            Self::Trimmed { .. }
+            | Self::NotConsecutive { .. }
+            | Self::TooLarge { .. }
+            | Self::ReadOnly => Remedy::FixInput,
         }
     }
 

@@ -9,15 +9,18 @@
 //! not look into payloads, does not deduplicate and does not decide when to trim.
 //!
 //! [`LocalLog`] keeps segment files in a directory, [`ObjectLog`] segments in a bucket, where a newer
-//! opening takes over from an older one. [`conformance`] is the suite that both pass; [`sim`] is a
-//! disk that loses power, and [`simulate`] and [`simulate_objects`] run a log on it, or on a bucket
-//! that fails, for as many random steps as one likes.
+//! opening takes over from an older one; a [`Follower`] reads along and takes nothing over.
+//! [`conformance`] is the suite that both logs pass; [`sim`] is a disk that loses power, and
+//! [`simulate`] and [`simulate_objects`] run a log on it, or on a bucket that fails, for as many random
+//! steps as one likes.
 
 mod commit;
 pub mod conformance;
 pub mod disk;
 mod error;
+mod follow;
 mod frame;
+mod held;
 mod local;
 mod mark;
 mod object;
@@ -32,6 +35,7 @@ mod stored;
 pub use commit::{Commit, Log, MAX_PRODUCER_BYTES, Producer, Write};
 pub use disk::{Disk, RealDisk};
 pub use error::Error;
+pub use follow::{Follower, Found};
 pub use local::{LocalLog, Options};
 pub use object::{ObjectLog, ObjectOptions};
 pub use recover::Recovery;

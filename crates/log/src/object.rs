@@ -17,23 +17,16 @@
 //! because a put arrived twice, lie before the unbroken row that ends at the last segment, and are
 //! left out.
 
-use crate::ring::Ring;
-use crate::stored::{self, HEADER_BYTES, Header};
+use crate::held::{End, Held, Segments, failed, header, list, row, run};
+use crate::stored::{self, Header};
 use crate::{Commit, Error, Log, frame};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
 use kaplan_base::Lsn;
-use kaplan_store::{Place, wait};
+use kaplan_store::Place;
 use object_store::{ObjectStoreExt, PutMode};
-use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
-use std::future::Future;
-use std::io;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use parking_lot::Mutex;
+use std::time::Duration;
 
-/// Segments fetched at once.
-const READ_AHEAD: usize = 16;
 /// How many segments of a writer at work opening follows until it gets in between.
 const OPEN_ATTEMPTS: u32 = 1_000;
 
@@ -51,15 +44,6 @@ impl Default for ObjectOptions {
     fn default() -> Self {
         Self { cache_bytes: 64 << 20, first_lsn: Lsn(1) }
     }
-}
-
-/// A segment that holds commits.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    place: stored::Place,
-    bytes: u64,
-    /// Its last commit.
-    last: Lsn,
 }
 
 /// What only the appending thread changes.
@@ -91,21 +75,6 @@ impl Writer {
     }
 }
 
-/// What readers see.
-struct State {
-    head: Lsn,
-    /// The number of the last segment of all.
-    newest: u64,
-    segments: VecDeque<Held>,
-    ring: Ring,
-}
-
-impl State {
-    fn start(&self) -> Lsn {
-        self.segments.front().map_or(self.head.next(), |segment| segment.place.first)
-    }
-}
-
 /// What became of a put.
 enum Put {
     Done,
@@ -118,38 +87,9 @@ pub struct ObjectLog {
     place: Place,
     epoch: u64,
     writer: Mutex<Writer>,
-    state: Mutex<State>,
-    grown: Condvar,
-    /// The segment read last, for those who read it page by page.
-    read: Mutex<Option<(u64, Arc<Vec<Commit>>)>>,
+    segments: Segments,
     /// Held by the one trim that runs: names of segments that are no longer wanted.
     unwanted: Mutex<Vec<String>>,
-}
-
-fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::other(error)
-}
-
-/// Runs work with the store to its end.
-fn run<T: Send + 'static>(
-    action: &'static str,
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    wait(work).map_err(|e| Error::io(action, "*.log", failed(e)))?
-}
-
-async fn fetch(place: Place, segment: stored::Place) -> Result<Bytes, Error> {
-    let name = segment.name();
-    let missing = || Error::corrupt(&name, 0, "the object is missing");
-    let found = place.get(&name).await.map_err(|e| Error::io("read", &name, failed(e)))?;
-    found.ok_or_else(missing)
-}
-
-async fn header(place: &Place, segment: stored::Place) -> Result<Header, Error> {
-    let name = segment.name();
-    let found = place.store().get_range(&place.object(&name), 0..HEADER_BYTES as u64).await;
-    let found = found.map_err(|e| Error::io("read", &name, failed(e)))?;
-    Header::decode(&found, segment)
 }
 
 /// Puts a segment unless there is one; tells whose it is if there is.
@@ -173,7 +113,7 @@ impl ObjectLog {
     /// [`Error::Corrupt`], [`Error::Version`], [`Error::Io`]; [`Error::Fenced`] when another one opened
     /// it meanwhile.
     pub fn open(place: &Place, options: &ObjectOptions) -> Result<Self, Error> {
-        let mut end = End::look(place, options)?;
+        let mut end = End::look(place, options.first_lsn.max(Lsn(1)))?;
         for _ in 0..OPEN_ATTEMPTS {
             let marker = end.marker();
             let bytes = stored::encode(marker, &[]);
@@ -208,27 +148,11 @@ impl ObjectLog {
                 head,
                 stopped: None,
             }),
-            state: Mutex::new(State {
-                head,
-                newest: marker.place.number,
-                segments: held,
-                ring: Ring::new(options.cache_bytes),
-            }),
-            grown: Condvar::new(),
-            read: Mutex::default(),
+            segments: Segments::new(place, held, (head, marker.place.number), options.cache_bytes),
             unwanted: Mutex::new(unwanted),
         };
-        log.read_newest()?;
+        log.segments.read_newest()?;
         Ok(log)
-    }
-
-    /// Checks the newest commits, and keeps them for readers.
-    fn read_newest(&self) -> Result<(), Error> {
-        let Some(last) = self.state.lock().segments.back().copied() else { return Ok(()) };
-        let commits = self.segments(&[last])?;
-        let mut state = self.state.lock();
-        commits.iter().flat_map(|c| c.iter()).for_each(|c| state.ring.push(c.clone()));
-        Ok(())
     }
 
     /// The number of this opening: higher than that of every earlier one.
@@ -271,174 +195,6 @@ impl ObjectLog {
             }
         }
     }
-
-    /// Segments from the one that holds `next` on, as many as a page may need.
-    fn wanted(&self, next: Lsn, max_bytes: usize) -> Result<Vec<Held>, Error> {
-        let state = self.state.lock();
-        if next < state.start() {
-            return Err(Error::Trimmed { start: state.start() });
-        }
-        let from = state.segments.partition_point(|segment| segment.last < next);
-        let mut bytes = 0;
-        let mut wanted = Vec::new();
-        for segment in state.segments.range(from..).take(READ_AHEAD) {
-            bytes += segment.bytes;
-            if !wanted.is_empty() && bytes > max_bytes as u64 {
-                break;
-            }
-            wanted.push(*segment);
-        }
-        Ok(wanted)
-    }
-
-    /// The commits of segments, fetched at once; the last one is remembered.
-    fn segments(&self, wanted: &[Held]) -> Result<Vec<Arc<Vec<Commit>>>, Error> {
-        if let [only] = wanted
-            && let Some((number, commits)) = &*self.read.lock()
-            && *number == only.place.number
-        {
-            return Ok(vec![Arc::clone(commits)]);
-        }
-        let (place, segments) = (self.place.clone(), wanted.to_vec());
-        let found = run("read", async move {
-            let fetches = segments.into_iter().map(|segment| {
-                let place = place.clone();
-                async move {
-                    let bytes = fetch(place, segment.place).await?;
-                    let (_, commits) = stored::decode(&bytes, segment.place)?;
-                    if commits.last().is_none_or(|commit| commit.lsn != segment.last) {
-                        let reason = format!("it does not end with commit {}", segment.last);
-                        return Err(Error::corrupt(&segment.place.name(), 0, reason));
-                    }
-                    Ok(Arc::new(commits))
-                }
-            });
-            futures::stream::iter(fetches).buffered(READ_AHEAD).try_collect::<Vec<_>>().await
-        })?;
-        if let (Some(segment), Some(commits)) = (wanted.last(), found.last()) {
-            *self.read.lock() = Some((segment.place.number, Arc::clone(commits)));
-        }
-        Ok(found)
-    }
-
-    /// Lets go of segments that are no longer there, as the next opening would find: a writer that had
-    /// the log before may have trimmed while this one opened it. Returns the first commit held.
-    fn look_again(&self) -> Result<Lsn, Error> {
-        let place = self.place.clone();
-        let listed = run("list", async move { list(&place).await })?;
-        let mut oldest: Option<u64> = None;
-        for (place, _) in listed.iter().rev() {
-            if oldest.is_some_and(|oldest| place.number + 1 != oldest) {
-                break;
-            }
-            oldest = Some(place.number);
-        }
-        let mut state = self.state.lock();
-        while state.segments.front().is_some_and(|s| oldest.is_some_and(|o| s.place.number < o)) {
-            state.segments.pop_front();
-        }
-        Ok(state.start())
-    }
-
-    /// Reads from the bucket.
-    fn read_segments(&self, next: Lsn, max_bytes: usize) -> Result<Vec<Commit>, Error> {
-        let wanted = self.wanted(next, max_bytes)?;
-        let segments = match self.segments(&wanted) {
-            // It may have been trimmed since it was looked up.
-            Err(_) if self.start() > next => return Err(Error::Trimmed { start: self.start() }),
-            Err(Error::Corrupt { .. }) if self.look_again()? > next => {
-                return Err(Error::Trimmed { start: self.start() });
-            }
-            segments => segments?,
-        };
-        let (mut page, mut bytes) = (Vec::new(), 0);
-        for commit in segments.iter().flat_map(|commits| commits.iter()) {
-            if commit.lsn < next {
-                continue;
-            }
-            bytes += frame::len(commit);
-            if !page.is_empty() && bytes > max_bytes {
-                break;
-            }
-            page.push(commit.clone());
-        }
-        Ok(page)
-    }
-}
-
-/// The last segment, after which the next one comes; number zero in an empty place.
-struct End {
-    number: u64,
-    salt: u64,
-    epoch: u64,
-    head: Lsn,
-}
-
-impl End {
-    fn look(place: &Place, options: &ObjectOptions) -> Result<Self, Error> {
-        let (place, first) = (place.clone(), options.first_lsn.max(Lsn(1)));
-        run("list", async move {
-            let listed = list(&place).await?;
-            let Some((last, _)) = listed.last() else {
-                return Ok(Self { number: 0, salt: 0, epoch: 0, head: first.previous() });
-            };
-            header(&place, *last).await.map(Self::of)
-        })
-    }
-
-    fn of(header: Header) -> Self {
-        let head = Lsn(header.place.first.0 + u64::from(header.commits)).previous();
-        Self { number: header.place.number, salt: header.salt, epoch: header.epoch, head }
-    }
-
-    /// The segment that begins the next epoch.
-    fn marker(&self) -> Header {
-        Header {
-            place: stored::Place { number: self.number + 1, first: self.head.next() },
-            commits: 0,
-            salt: rand::random(),
-            epoch: self.epoch + 1,
-            previous_salt: self.salt,
-        }
-    }
-}
-
-/// All segments that are there, in order.
-async fn list(place: &Place) -> Result<Vec<(stored::Place, u64)>, Error> {
-    let listed = place.list().await.map_err(|e| Error::io("list", "*.log", failed(e)))?;
-    let parse = |(name, bytes): (String, u64)| Some((stored::Place::parse(&name)?, bytes));
-    let mut listed: Vec<_> = listed.into_iter().filter_map(parse).collect();
-    listed.sort();
-    Ok(listed)
-}
-
-/// The unbroken row of segments that ends at the last one, and the names of those with commits that
-/// lie before it.
-fn row(listed: &[(stored::Place, u64)], head: Lsn) -> Result<(VecDeque<Held>, Vec<String>), Error> {
-    let mut held = VecDeque::new();
-    let mut unwanted = Vec::new();
-    let mut next: Option<stored::Place> = None;
-    let mut broken = false;
-    for &(place, bytes) in listed.iter().rev() {
-        broken |= next.is_some_and(|next| place.number + 1 != next.number);
-        let marker = bytes == HEADER_BYTES as u64;
-        if broken {
-            if !marker {
-                unwanted.push(place.name());
-            }
-            continue;
-        }
-        let last = next.map_or(head, |next| next.first.previous());
-        if place.first > last.next() || (marker && place.first != last.next()) {
-            let reason = format!("the segment after it begins with commit {}", last.next());
-            return Err(Error::corrupt(&place.name(), 0, reason));
-        }
-        if !marker {
-            held.push_front(Held { place, bytes, last });
-        }
-        next = Some(place);
-    }
-    Ok((held, unwanted))
 }
 
 impl Log for ObjectLog {
@@ -458,57 +214,29 @@ impl Log for ObjectLog {
         }
         let held = self.put(&mut writer, group)?;
         writer.head = held.last;
-        let mut state = self.state.lock();
-        state.segments.push_back(held);
-        state.newest = held.place.number;
-        group.iter().for_each(|commit| state.ring.push(commit.clone()));
-        state.head = held.last;
-        drop(state);
-        self.grown.notify_all();
+        self.segments.push(held, group);
         Ok(())
     }
 
     fn head(&self) -> Lsn {
-        self.state.lock().head
+        self.segments.head()
     }
 
     fn start(&self) -> Lsn {
-        self.state.lock().start()
+        self.segments.start()
     }
 
     fn bytes(&self) -> u64 {
-        self.state.lock().segments.iter().map(|segment| segment.bytes).sum()
+        self.segments.bytes()
     }
 
     fn read(&self, after: Lsn, max_bytes: usize) -> Result<Vec<Commit>, Error> {
-        let state = self.state.lock();
-        if after >= state.head {
-            return Ok(Vec::new());
-        }
-        let next = after.next();
-        if next < state.start() {
-            return Err(Error::Trimmed { start: state.start() });
-        }
-        if let Some(commits) = state.ring.read(next, max_bytes) {
-            return Ok(commits);
-        }
-        drop(state);
-        self.read_segments(next, max_bytes)
+        self.segments.read(after, max_bytes)
     }
 
     fn trim(&self, through: Lsn) -> Result<(), Error> {
         let mut unwanted = self.unwanted.lock();
-        let mut state = self.state.lock();
-        let newest = state.newest;
-        // The last segment of all stays: it says where the head is.
-        while let Some(oldest) = state.segments.front()
-            && oldest.last <= through
-            && oldest.place.number < newest
-        {
-            unwanted.push(oldest.place.name());
-            state.segments.pop_front();
-        }
-        drop(state);
+        unwanted.extend(self.segments.let_go(through));
         if unwanted.is_empty() {
             return Ok(());
         }
@@ -521,16 +249,7 @@ impl Log for ObjectLog {
     }
 
     fn wait(&self, after: Lsn, timeout: Duration) -> Lsn {
-        let deadline = Instant::now().checked_add(timeout);
-        let mut state = self.state.lock();
-        while state.head <= after {
-            match deadline {
-                Some(deadline) if self.grown.wait_until(&mut state, deadline).timed_out() => break,
-                Some(_) => {}
-                None => self.grown.wait(&mut state),
-            }
-        }
-        state.head
+        self.segments.wait(after, timeout)
     }
 
     /// Finds out whether another opening has taken the log over, as an append would.

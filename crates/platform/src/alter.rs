@@ -86,15 +86,16 @@ async fn add_column(
 }
 
 /// Plans the views that read a stream again: their plans scan it with its columns of today.
-async fn plan_again(inner: &Arc<Inner>, catalog: &Catalog, id: u32) -> Result<()> {
+pub(crate) async fn plan_again(inner: &Arc<Inner>, catalog: &Catalog, id: u32) -> Result<()> {
     let readers = names::dependents(catalog, &BTreeSet::from([id]));
     let mut readers: Vec<_> =
         catalog.views.values().filter(|v| readers.contains(&v.version)).collect();
     // Views are planned after the views that they read.
     readers.sort_by_key(|v| v.version);
     for def in readers {
+        // A replica learns of a changed stream and of a new view at once, and adds the view later.
+        let Ok(entry) = inner.view(&def.name) else { continue };
         let compiled = Arc::new(views::compile_stored(inner, catalog, def).await?);
-        let entry = inner.view(&def.name)?;
         inner.views.write().insert(def.name.clone(), entry.with(def.clone(), compiled));
     }
     Ok(())

@@ -206,6 +206,8 @@ pub struct ViewStatus {
     pub state_rows: u64,
     /// Bytes of state in memory.
     pub state_bytes: u64,
+    /// What keeps state in it.
+    pub operators: Vec<OperatorStatus>,
     /// The batch schedule, a cron expression.
     pub batch_schedule: Option<String>,
     /// The query.
@@ -235,6 +237,32 @@ pub struct ConnectorStatus {
     pub errors: u64,
 }
 
+/// The state that an operator of a view's circuit keeps.
+#[derive(Clone, Debug, Serialize)]
+pub struct OperatorStatus {
+    /// A number in the order of `EXPLAIN`, and what it is; `0 View` is the view itself.
+    pub name: String,
+    /// Rows.
+    pub state_rows: u64,
+    /// Bytes in memory.
+    pub state_bytes: u64,
+}
+
+/// How a read replica follows its writer.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaStatus {
+    /// The number of the writer's opening; it rises when another process takes over.
+    pub writer_epoch: u64,
+    /// The newest commit that is known to be in the bucket.
+    pub newest_lsn: Lsn,
+    /// Commits between that and what is served here.
+    pub commits_behind: u64,
+    /// Microseconds since the bucket was looked at.
+    pub looked_us_ago: Option<u64>,
+    /// Why the last look failed.
+    pub error: Option<String>,
+}
+
 /// Everything the status page and `kaplan status` show.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -242,6 +270,8 @@ pub struct Status {
     pub version: String,
     /// Whether reads and writes are accepted.
     pub ready: bool,
+    /// Present on a read replica.
+    pub replica: Option<ReplicaStatus>,
     /// Why they are not, when something failed.
     pub error: Option<String>,
     /// The last durable commit.

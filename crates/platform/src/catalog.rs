@@ -2,8 +2,9 @@
 //! at a time.
 
 use crate::{Code, Error, Result};
+use bytes::Bytes;
 use kaplan_sql::catalog::Catalog;
-use kaplan_store::{Document, Place};
+use kaplan_store::{Document, Place, READER};
 use std::path::Path;
 
 const FILE: &str = "catalog.json";
@@ -15,6 +16,29 @@ pub async fn claim(place: &Place, epoch: u64) -> Result<(Document, Catalog)> {
             .hint("restore the file from a backup; it is small JSON"),
         _ => e.into(),
     })
+}
+
+/// The catalog as another process has stored it.
+pub async fn bytes(place: &Place) -> Result<Bytes> {
+    let missing = || {
+        Error::new(Code::Unavailable, format!("there is no catalog in {place}"))
+            .hint("start the writer first: `kaplan start` without --read-only")
+    };
+    place.get(FILE).await?.ok_or_else(missing)
+}
+
+/// What those bytes say.
+pub fn parse(bytes: &Bytes) -> Result<Catalog> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        Error::new(Code::Corrupted, format!("{FILE} cannot be read: {e}"))
+            .hint("restore the file from a backup; it is small JSON")
+    })
+}
+
+/// A catalog's object that this process reads and never replaces.
+pub async fn read_only(place: &Place) -> Result<Document> {
+    let opened = Document::open::<serde_json::Value>(place, FILE, READER).await?;
+    Ok(opened.0)
 }
 
 /// An error of a file.

@@ -75,6 +75,7 @@ impl From<kaplan_log::Error> for Error {
             kaplan_log::Error::Corrupt { .. } => Code::Corrupted,
             kaplan_log::Error::TooLarge { .. } => Code::TooLarge,
             kaplan_log::Error::Fenced { .. } => return fenced(&e),
+            kaplan_log::Error::ReadOnly => return crate::replica::refusal("a write"),
             _ => Code::Unavailable,
         };
         Error::new(code, e.to_string())
@@ -91,6 +92,7 @@ impl From<kaplan_store::Error> for Error {
     fn from(e: kaplan_store::Error) -> Self {
         let code = match &e {
             kaplan_store::Error::Fenced { .. } => return fenced(&e),
+            kaplan_store::Error::ReadOnly { .. } => return crate::replica::refusal("a write"),
             kaplan_store::Error::Damaged { .. } => Code::Corrupted,
             kaplan_store::Error::Open { .. } => Code::InvalidInput,
             _ if e.is_full() => Code::DiskFull,

@@ -71,6 +71,8 @@ pub enum Code {
     Cardinality,
     /// The transaction has failed; only its end is taken. 25P02, 409.
     FailedTransaction,
+    /// A write to what is read only. 25006, 403.
+    ReadOnly,
     /// There is no transaction to mark. 25P01, 409.
     NoTransaction,
     /// No such savepoint. 3B001, 400.

@@ -2,17 +2,19 @@
 //! together. One handle, cheap to clone.
 
 use crate::archiver;
+use crate::phases::Phases;
 use crate::sequencer::{Limits, Sequencer, StreamWrite, WriteKind, WriteRequest};
 use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
-    Ack, BatchRequest, BatchRun, Code, Error, Outcome, Producer, Result, RowSet, Session, Settings,
-    Status, ViewRead, catalog, recover, rows, runs, sinks, sources, statements, status, ticks,
-    views,
+    Ack, BatchRequest, BatchRun, Code, Error, JobReport, Outcome, Producer, Result, RowSet,
+    Session, Settings, Status, ViewRead, catalog, jobs, recover, replica, rows, runs, sinks,
+    sources, statements, status, ticks, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::context::SessionContext;
+use futures::{StreamExt, TryStreamExt};
 use kaplan_base::{Clock, Lsn, StreamId};
 use kaplan_batch::Store;
 use kaplan_circuit::Clocks;
@@ -22,7 +24,7 @@ use kaplan_speed::checkpoint::Checkpoints;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
 use kaplan_sql::catalog::{Catalog, PRODUCER_PREFIX, StreamDef};
-use kaplan_store::{Document, Place};
+use kaplan_store::{Document, Place, READER};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -34,6 +36,8 @@ use tokio::sync::{Notify, watch};
 
 /// Threads that run queries and batch runs; requests are answered on others.
 const QUERY_THREADS: usize = 2;
+/// Tables of the lake that a start loads at once.
+const TABLES_AT_ONCE: usize = 16;
 /// Size of the log's segments; trimming frees whole ones.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
@@ -46,6 +50,8 @@ pub struct Platform {
 /// Everything that a running platform holds.
 pub(crate) struct Inner {
     pub settings: Settings,
+    /// Where everything is.
+    pub place: Place,
     pub clock: Arc<dyn Clock>,
     pub started: Instant,
     pub planner: Planner,
@@ -76,6 +82,8 @@ pub(crate) struct Inner {
     pub appends: Mutex<BTreeMap<StreamId, u64>>,
     pub freshness: Arc<Freshness>,
     pub stop: watch::Sender<bool>,
+    /// Present where another process writes and this one follows.
+    pub replica: Option<replica::Replica>,
     pub ready: AtomicBool,
     /// Requests under way are finished, and no others are wanted.
     pub draining: AtomicBool,
@@ -238,26 +246,86 @@ fn check_continuous(log: &dyn Log, progress: &Progress) -> Result<()> {
     Err(Error::new(Code::Corrupted, message).hint("restore the lake or the log"))
 }
 
-/// What is opened first: log and lake, and what the lake says of itself.
-async fn open_storage(place: &Place) -> Result<(Arc<dyn Log>, u64, Lake, Progress)> {
+/// What is opened first.
+struct Storage {
+    log: Arc<dyn Log>,
+    epoch: u64,
+    lake: Lake,
+    /// What the lake says of itself.
+    progress: Progress,
+    catalog_file: Document,
+    catalog: Catalog,
+    replica: Option<replica::Replica>,
+}
+
+/// Opens log, lake and catalog to follow them.
+async fn open_replica(place: &Place) -> Result<Storage> {
+    let replica::Opened { replica, log, lake, progress, catalog } = replica::open(place).await?;
+    let (catalog_file, epoch) = (catalog::read_only(place).await?, READER);
+    Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica: Some(replica) })
+}
+
+/// Opens log, lake and catalog to write them.
+async fn open_storage(place: &Place) -> Result<Storage> {
     // Only a look: who may write the progress is decided by the log.
-    let look = Lake::at(place.below("lake"), u64::MAX).progress().await?.unwrap_or_default();
+    let look = Lake::at(place.below("lake"), READER).progress().await?.unwrap_or_default();
     let at = place.below("log");
     let (log, epoch) = archiver::blocking(move || open_log(&at, &look)).await?;
     let lake = Lake::at(place.below("lake"), epoch);
     let progress = lake.claim_progress().await?;
     check_continuous(&*log, &progress)?;
-    Ok((log, epoch, lake, progress))
+    let (catalog_file, catalog) = catalog::claim(place, epoch).await?;
+    Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica: None })
+}
+
+/// Loads every stream's table, or creates it.
+async fn create_tables(lake: &Lake, streams: &Streams) -> Result<()> {
+    let tables = streams.all().into_iter().map(|info| {
+        let lake = lake.clone();
+        async move { lake.create(&info.table()).await }
+    });
+    let created = futures::stream::iter(tables).buffer_unordered(TABLES_AT_ONCE);
+    Ok(created.try_collect::<()>().await?)
 }
 
 impl Platform {
     /// Opens the data directory, recovers, and starts the layers. Returns when views that have a
     /// checkpoint follow the log; the others are replayed meanwhile.
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Platform> {
+        let platform = Self::opened(settings, clock).await?;
+        platform.inner.start().await?;
+        Ok(platform)
+    }
+
+    /// Makes a batch run with this process's memory and processors, beside the process that writes in
+    /// the same bucket, which cuts and publishes; returns when it has ended.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when no writer answers, or the writer ended before it published.
+    pub async fn run_job(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        request: BatchRequest,
+    ) -> Result<JobReport> {
+        let settings = Settings { read_only: true, ..settings };
+        let platform = Self::opened(settings, clock).await?;
+        let inner = &platform.inner;
+        replica::compile_all(inner).await?;
+        let report = jobs::run(inner, &inner.place, request).await;
+        inner.driver.stop();
+        report
+    }
+
+    async fn opened(settings: Settings, clock: Arc<dyn Clock>) -> Result<Platform> {
+        let mut phases = Phases::begin();
         let place = open_place(&settings.data_dir).await?;
         let runtime = QueryThreads::start(&settings.data_dir)?;
-        let (log, epoch, lake, progress) = open_storage(&place).await?;
-        let (catalog_file, stored) = catalog::claim(&place, epoch).await?;
+        let opened = match settings.read_only {
+            true => open_replica(&place).await?,
+            false => open_storage(&place).await?,
+        };
+        let Storage { log, epoch, lake, progress, catalog_file, catalog: stored, replica } = opened;
+        phases.ended("log, progress and catalog");
         let streams = Streams::default();
         for def in stored.streams.values() {
             streams.set(recover::info(def)?);
@@ -265,21 +333,15 @@ impl Platform {
         for id in &stored.dropped {
             streams.set(recover::dropped(*id));
         }
+        if replica.is_none() {
+            create_tables(&lake, &streams).await?;
+            phases.ended("tables of the lake");
+        }
         let planner = Planner::new();
         planner.define(stored.functions.clone());
         let session = SessionContext::new_with_state(planner.session(Vec::new())?);
         let archived_clocks = archiver::clocks_at(&streams, &progress);
         let mut clocks = archived_clocks.clone();
-        let state = recover::state(
-            &planner,
-            &stored,
-            &streams,
-            &lake,
-            &log,
-            (&progress, &mut clocks),
-            &session,
-        )
-        .await?;
         let limits = Limits {
             queue_bytes: settings.ingest_queue_bytes,
             log_reserve_bytes: settings.log_reserve_bytes,
@@ -289,16 +351,40 @@ impl Platform {
             },
             ..Limits::default()
         };
-        let sequencer = Sequencer::start(Arc::clone(&log), Arc::clone(&clock), state, limits)?;
+        let sequencer = match replica {
+            Some(_) => Sequencer::closed(limits, replica::refusal("a write")),
+            None => {
+                let known = (&progress, &mut clocks);
+                let state =
+                    recover::state(&planner, &stored, &streams, &lake, &log, known, &session);
+                Sequencer::start(Arc::clone(&log), Arc::clone(&clock), state.await?, limits)?
+            }
+        };
+        phases.ended("keys and rows that writes need");
         let freshness = Arc::new(Freshness::default());
+        let follows = replica.is_some().then(|| sequencer.clone());
         let (seen, now) = (Arc::clone(&freshness), Arc::clone(&clock));
-        let on_step = Box::new(move |commits: &[kaplan_log::Commit]| seen.record(commits, &*now));
+        let on_step = Box::new(move |commits: &[kaplan_log::Commit]| {
+            seen.record(commits, &*now);
+            follows.iter().for_each(|counts| counts.count(commits));
+        });
+        // A follower takes in from the log what the lake does not have.
+        let from = match replica {
+            Some(_) => {
+                sequencer.set_counters(recover::archived_counters(&progress));
+                progress.archived_through
+            }
+            None => log.head(),
+        };
         let (driver, thread) =
-            Driver::start(Arc::clone(&log), streams.clone(), (log.head(), clocks), on_step)?;
+            Driver::start(Arc::clone(&log), streams.clone(), (from, clocks), on_step)?;
         let inner = Arc::new(Inner {
             batches: Arc::new(Store::new(place.below("batch"), epoch)),
             checkpoints: Checkpoints::new(place.below("speed"), epoch),
-            runs: runs::Runs::open(&place, epoch).await?,
+            runs: match replica {
+                Some(_) => runs::Runs::look(&place).await?,
+                None => runs::Runs::open(&place, epoch).await?,
+            },
             catalog_file,
             sinks: sinks::Sinks::new(place.below("sinks")),
             sources: sources::Sources::default(),
@@ -313,11 +399,13 @@ impl Platform {
             checkpoint_turn: tokio::sync::Mutex::default(),
             appends: Mutex::default(),
             stop: watch::Sender::new(false),
+            replica,
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             threads: Mutex::new(vec![thread]),
             tasks: Mutex::default(),
             runtime,
+            place,
             settings,
             clock,
             planner,
@@ -329,7 +417,6 @@ impl Platform {
             session,
             freshness,
         });
-        inner.start().await?;
         Ok(Platform { inner })
     }
 
@@ -357,8 +444,8 @@ impl Platform {
             inner.driver.wait(inner.log.head()),
         )
         .await;
-        // A log that failed, or was taken over, leaves nothing to store.
-        let failed = inner.sequencer.failed().is_some();
+        // A log that failed, was taken over, or is another's, leaves nothing to store.
+        let failed = inner.sequencer.failed().is_some() || inner.replica.is_some();
         if !failed {
             views::checkpoint(inner).await?;
         }
@@ -446,6 +533,23 @@ impl Platform {
         self.inner.runs.get(id)
     }
 
+    /// Whether it follows another process and answers reads only.
+    #[must_use]
+    pub fn is_replica(&self) -> bool {
+        self.inner.replica.is_some()
+    }
+
+    /// Refuses what writes, by its name, on a read replica.
+    ///
+    /// # Errors
+    /// [`Code::ReadOnly`].
+    pub fn check_writable(&self, what: &str) -> Result<()> {
+        match self.is_replica() {
+            true => Err(replica::refusal(what)),
+            false => Ok(()),
+        }
+    }
+
     /// Why no more is written until it is opened again: the log failed, or another instance has the
     /// data ([`Code::Fenced`]).
     #[must_use]
@@ -462,10 +566,18 @@ impl Platform {
 impl Inner {
     /// Starts what runs in the background and restores the views.
     async fn start(self: &Arc<Self>) -> Result<()> {
-        for info in self.streams.all() {
-            self.lake.create(&info.table()).await?;
+        if self.replica.is_some() {
+            replica::start(self).await?;
+            let runtime = self.runtime.handle()?;
+            *self.tasks.lock() = vec![
+                runtime.spawn(replica::follow(Arc::clone(self))),
+                runtime.spawn(replica::batches(Arc::clone(self))),
+            ];
+            return Ok(());
         }
+        let mut phases = Phases::begin();
         views::restore(self).await?;
+        phases.ended("views");
         let runtime = self.runtime.handle()?;
         *self.tasks.lock() = vec![
             runtime.spawn(archiver::run(Arc::clone(self))),
@@ -473,6 +585,10 @@ impl Inner {
             runtime.spawn(runs::schedules(Arc::clone(self))),
             runtime.spawn(ticks::run(Arc::clone(self))),
         ];
+        if self.place.local().is_none() {
+            let desk = jobs::desk(&self.place);
+            self.tasks.lock().push(runtime.spawn(jobs::serve(Arc::clone(self), desk)));
+        }
         sources::restore(self)?;
         sinks::restore(self)?;
         self.ready.store(true, Ordering::SeqCst);

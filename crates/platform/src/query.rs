@@ -27,6 +27,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Wait for the position of rows that are in the lake by now.
+const LAKE_TICK: std::time::Duration = std::time::Duration::from_millis(2);
 /// How often a read looks for a snapshot in which batch and speed meet.
 const GAP_TRIES: usize = 100;
 
@@ -36,6 +38,7 @@ pub(crate) type Table = (Option<String>, String, Arc<dyn TableProvider>);
 impl Inner {
     /// A snapshot that has every commit that is durable now.
     pub async fn fresh_snapshot(&self, session: &Session) -> Result<Arc<Snapshot>> {
+        self.heard().await?;
         let mut target = self.log.head().max(session.last_write);
         if let Some(at) = session.variables.get("kaplan.read_at") {
             let lsn = at.parse().map_err(|_| {
@@ -222,7 +225,7 @@ impl Inner {
                     return Ok(relation(&self.lake, &self.session, &spec, range, tail).await?);
                 }
                 // The archiver was faster: the lake has it by now.
-                Err(None) => tokio::task::yield_now().await,
+                Err(None) => tokio::time::sleep(LAKE_TICK).await,
                 Err(Some(error)) => return Err(error),
             }
         }

@@ -1,7 +1,7 @@
 //! Opening: what the sequencer must know before it takes a write (tables' rows, recent events,
 //! producers, watermarks) is gathered from lake and log.
 
-use crate::sequencer::{Checks, Definition, Positions, State};
+use crate::sequencer::{Checks, Counters, Definition, Positions, State};
 use crate::{Code, Error, Result};
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
@@ -10,7 +10,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::{col, ident, lit};
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
-use kaplan_base::Lsn;
+use kaplan_base::{Lsn, StreamId};
 use kaplan_circuit::{Clocks, Delta};
 use kaplan_lake::{Lake, Progress};
 use kaplan_log::Log;
@@ -18,6 +18,7 @@ use kaplan_speed::{StreamInfo, Streams};
 use kaplan_sql::Planner;
 use kaplan_sql::catalog::{Catalog, StreamDef};
 use kaplan_sql::dialect::schema_of;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of the log that are read at once.
@@ -176,6 +177,15 @@ fn absorb(
     debug_assert_eq!(lsns.null_count(), 0);
     let positions = Positions::PerRow { lsns: lsns.values(), times_us: times.values() };
     state.absorb_history(def.id, positions, &delta)
+}
+
+/// What the lake's progress says of each stream's rows.
+pub fn archived_counters(progress: &Progress) -> BTreeMap<StreamId, Counters> {
+    let counters = |(id, rows): (&StreamId, &u64)| {
+        let watermark_us = progress.watermarks.get(id).copied();
+        (*id, Counters { rows: *rows, watermark_us, ..Counters::default() })
+    };
+    progress.rows.iter().map(counters).collect()
 }
 
 /// The position that the log continues when its directory is empty.

@@ -5,16 +5,17 @@
 
 use crate::platform::Inner;
 use crate::views::ViewEntry;
-use crate::{BatchMode, BatchRequest, BatchRun, Code, Error, Result, RunState};
+use crate::{
+    BatchMode, BatchRequest, BatchRun, Code, Error, JobReport, JobView, Result, RunState, jobs,
+};
 use kaplan_base::Lsn;
-use kaplan_batch::compute::{self, Inputs};
+use kaplan_batch::compute::{self, Computed, Inputs};
 use kaplan_batch::{Published, Schedule};
 use kaplan_circuit::{Batch, Clocks, Delta};
 use kaplan_sql::{Core, catalog as definitions};
-use kaplan_store::{Document, Place};
+use kaplan_store::{Document, Place, READER};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,23 @@ impl Runs {
         }
         let (file, runs) = (tokio::sync::Mutex::new(file), Mutex::new(runs));
         Ok(Self { file, runs, turn: tokio::sync::RwLock::default() })
+    }
+
+    /// The runs of another process, to be followed and never written.
+    pub async fn look(place: &Place) -> Result<Self> {
+        let (file, stored) = Document::open::<Stored>(place, FILE, READER).await?;
+        let runs = Mutex::new(stored.unwrap_or_default().runs);
+        let file = tokio::sync::Mutex::new(file);
+        Ok(Self { file, runs, turn: tokio::sync::RwLock::default() })
+    }
+
+    /// Reads what the other process has stored since.
+    pub async fn follow(&self, place: &Place) -> Result<()> {
+        let (_, stored) = Document::open::<Stored>(place, FILE, READER).await?;
+        if let Some(stored) = stored {
+            *self.runs.lock() = stored.runs;
+        }
+        Ok(())
     }
 
     /// A run by id.
@@ -134,14 +152,13 @@ fn views_of(inner: &Inner, request: &BatchRequest) -> Result<Vec<Arc<ViewEntry>>
     Ok(views)
 }
 
-/// Starts a run in the background.
-pub(crate) async fn start(
-    inner: &Arc<Inner>,
-    request: BatchRequest,
+fn new_run(
+    inner: &Inner,
+    request: &BatchRequest,
+    views: &[Arc<ViewEntry>],
     trigger: &str,
-) -> Result<BatchRun> {
-    let views = views_of(inner, &request)?;
-    let run = BatchRun {
+) -> BatchRun {
+    BatchRun {
         id: uuid::Uuid::new_v4().simple().to_string(),
         trigger: trigger.into(),
         views: views.iter().map(|v| v.def.name.clone()).collect(),
@@ -152,23 +169,81 @@ pub(crate) async fn start(
         started_us: inner.clock.now_us(),
         ended_us: None,
         rows_read: 0,
-    };
+    }
+}
+
+/// Starts a run in the background.
+pub(crate) async fn start(
+    inner: &Arc<Inner>,
+    request: BatchRequest,
+    trigger: &str,
+) -> Result<BatchRun> {
+    if inner.replica.is_some() {
+        return Err(crate::replica::refusal("a batch run"));
+    }
+    let views = views_of(inner, &request)?;
+    let run = new_run(inner, &request, &views, trigger);
     let (run, new) = inner.notice(inner.runs.add(request.key.clone(), run).await)?;
     if new {
         let (task, mut at_work) = (Arc::clone(inner), run.clone());
         inner.spawn(async move {
-            let done = perform(&task, &mut at_work, &views).await;
-            at_work.state = if done.is_ok() { RunState::Succeeded } else { RunState::Failed };
-            at_work.error = done.err().map(|e| e.to_string());
-            at_work.ended_us = Some(task.clock.now_us());
-            tracing::info!(run = at_work.id, lsn = ?at_work.lsn, state = ?at_work.state,
-                error = at_work.error, "batch run ended");
-            if let Err(error) = task.runs.update(&at_work).await {
-                tracing::error!(%error, "the run's end was not recorded");
-            }
+            let done = perform(&task, &mut at_work, &views, None).await;
+            end(&task, &mut at_work, done.and_then(first_failure)).await;
         })?;
     }
     Ok(run)
+}
+
+/// What became of each view.
+type Outcomes = Vec<(Arc<ViewEntry>, Result<u64>)>;
+
+fn first_failure(outcomes: Outcomes) -> Result<()> {
+    outcomes.into_iter().try_for_each(|(_, done)| done.map(drop))
+}
+
+async fn end(inner: &Inner, run: &mut BatchRun, done: Result<()>) {
+    run.state = if done.is_ok() { RunState::Succeeded } else { RunState::Failed };
+    run.error = done.err().map(|e| e.to_string());
+    run.ended_us = Some(inner.clock.now_us());
+    tracing::info!(run = run.id, lsn = ?run.lsn, state = ?run.state, error = run.error,
+        "batch run ended");
+    if let Err(error) = inner.runs.update(run).await {
+        tracing::error!(%error, "the run's end was not recorded");
+    }
+}
+
+/// A run whose computing another process does; returns when it has ended.
+pub(crate) async fn for_job(
+    inner: &Arc<Inner>,
+    request: BatchRequest,
+    talk: &Place,
+) -> Result<JobReport> {
+    let views = views_of(inner, &request)?;
+    let run = new_run(inner, &request, &views, "job");
+    let (mut run, new) = inner.notice(inner.runs.add(request.key.clone(), run).await)?;
+    if !new {
+        let views = run.views.iter().map(|name| JobView {
+            view: name.clone(),
+            state: run.state,
+            lsn: run.lsn,
+            rows_read: 0,
+            error: run.error.clone(),
+        });
+        return Ok(JobReport { views: views.collect(), run });
+    }
+    let done = perform(inner, &mut run, &views, Some(talk)).await;
+    let mut told = Vec::new();
+    for (view, done) in done.as_ref().map(Vec::as_slice).unwrap_or_default() {
+        told.push(JobView {
+            view: view.def.name.clone(),
+            state: if done.is_ok() { RunState::Succeeded } else { RunState::Failed },
+            lsn: run.lsn,
+            rows_read: *done.as_ref().unwrap_or(&0),
+            error: done.as_ref().err().map(ToString::to_string),
+        });
+    }
+    end(inner, &mut run, done.and_then(first_failure)).await;
+    Ok(JobReport { run, views: told })
 }
 
 /// Starts a run and waits for its end.
@@ -193,7 +268,13 @@ pub(crate) async fn run_to_end(
     }
 }
 
-async fn perform(inner: &Arc<Inner>, run: &mut BatchRun, views: &[Arc<ViewEntry>]) -> Result<()> {
+/// Cuts, computes and publishes; `elsewhere` is where another process is told what to compute.
+async fn perform(
+    inner: &Arc<Inner>,
+    run: &mut BatchRun,
+    views: &[Arc<ViewEntry>],
+    elsewhere: Option<&Place>,
+) -> Result<Outcomes> {
     let _turn = inner.runs.turn.write().await;
     let cut = views.iter().map(|v| v.def.stored_name().to_owned()).collect();
     let (lsn, clocks) = inner.driver.cut(cut).await?;
@@ -209,17 +290,61 @@ async fn perform(inner: &Arc<Inner>, run: &mut BatchRun, views: &[Arc<ViewEntry>
             return Err(Error::new(Code::Unavailable, "the platform is stopping"));
         }
     }
-    let mut failure = None;
+    let mut parts = match elsewhere {
+        Some(talk) => jobs::computed(inner, talk, run, views, (lsn, &clocks)).await?,
+        None => jobs::Parts::new(),
+    };
+    let mut outcomes = Outcomes::with_capacity(views.len());
     for view in views {
-        match publish(inner, run, view, (lsn, &clocks)).await {
+        let part = parts.remove(view.def.stored_name());
+        let done = publish(inner, run, view, (lsn, &clocks), part).await;
+        match &done {
             Ok(rows) => run.rows_read += rows,
             Err(error) => {
                 tracing::error!(view = view.def.name, %error, "batch view not published");
-                failure.get_or_insert(error);
             }
         }
+        outcomes.push((Arc::clone(view), done));
     }
-    failure.map_or(Ok(()), Err)
+    Ok(outcomes)
+}
+
+/// How a run computes a view.
+fn mode_of(run: &BatchRun, view: &ViewEntry) -> BatchMode {
+    match (run.mode, view.def.batch_mode) {
+        (BatchMode::Auto, definitions::BatchMode::Full) => BatchMode::Full,
+        (BatchMode::Auto, definitions::BatchMode::Incremental) => BatchMode::Incremental,
+        (mode, _) => mode,
+    }
+}
+
+/// Whether the batch view must be the circuit's own output.
+fn is_folded(view: &ViewEntry, mode: BatchMode) -> bool {
+    let compiled = &view.compiled;
+    !compiled.mergeable && (!compiled.exact || mode == BatchMode::Incremental)
+}
+
+/// What a run has to compute of a view out of the lake: None if nothing, else the published LSN that
+/// it continues, if it does.
+pub(crate) fn range_of(
+    run: &BatchRun,
+    view: &ViewEntry,
+    current: Option<&Published>,
+    lsn: Lsn,
+) -> Option<Option<Lsn>> {
+    let mode = mode_of(run, view);
+    let there = current.is_some_and(|c| c.lsn == lsn) && run.mode != BatchMode::Full;
+    if there || is_folded(view, mode) {
+        return None;
+    }
+    let increment = view.compiled.mergeable && mode != BatchMode::Full;
+    Some(current.filter(|_| increment).map(|c| c.lsn))
+}
+
+/// What runs read.
+pub(crate) fn inputs(inner: &Inner) -> Inputs {
+    let tables = inner.streams.all().into_iter().map(|s| (s.name.clone(), s.table()));
+    Inputs { lake: inner.lake.clone(), session: inner.session.clone(), tables: tables.collect() }
 }
 
 /// Computes and publishes one view at the cut.
@@ -228,18 +353,27 @@ async fn publish(
     run: &BatchRun,
     view: &Arc<ViewEntry>,
     (lsn, clocks): (Lsn, &Clocks),
+    part: Option<Result<Computed>>,
 ) -> Result<u64> {
     let (name, version) = (view.def.stored_name(), view.def.version);
     let current = inner.batches.get(name, version);
     if current.as_ref().is_some_and(|c| c.lsn == lsn) && run.mode != BatchMode::Full {
         return Ok(0);
     }
-    let mode = match (run.mode, view.def.batch_mode) {
-        (BatchMode::Auto, definitions::BatchMode::Full) => BatchMode::Full,
-        (BatchMode::Auto, definitions::BatchMode::Incremental) => BatchMode::Incremental,
-        (mode, _) => mode,
+    let (base, batches, rows) = match range_of(run, view, current.as_deref(), lsn) {
+        None => fold(inner, view, current, lsn)?,
+        Some(base) => {
+            let computed = match part {
+                Some(part) => part?,
+                None => {
+                    let after = base.unwrap_or(Lsn::ZERO);
+                    let inputs = inputs(inner);
+                    compute::compute(&inputs, &view.compiled, after, (lsn, clocks)).await?
+                }
+            };
+            content(view, current, base, computed)?
+        }
     };
-    let (base, batches, rows) = content(inner, view, current, mode, (lsn, clocks)).await?;
     let now = inner.clock.now_us();
     inner.batches.publish(name, version, &run.id, (lsn, clocks), base, batches, now).await?;
     inner.driver.release(name, version, lsn).await?;
@@ -249,32 +383,16 @@ async fn publish(
 type Content = (Option<Lsn>, Vec<Arc<Batch>>, u64);
 
 /// The batches to publish, what they continue, and how many rows were read.
-async fn content(
-    inner: &Arc<Inner>,
-    view: &Arc<ViewEntry>,
+fn content(
+    view: &ViewEntry,
     current: Option<Arc<Published>>,
-    mode: BatchMode,
-    (lsn, clocks): (Lsn, &Clocks),
+    base: Option<Lsn>,
+    computed: Computed,
 ) -> Result<Content> {
-    let compiled = &view.compiled;
-    if !compiled.mergeable && (!compiled.exact || mode == BatchMode::Incremental) {
-        return fold(inner, view, current, lsn);
-    }
-    let increment = compiled.mergeable && mode != BatchMode::Full;
-    let base = current.as_ref().filter(|_| increment).map(|c| c.lsn);
-    let tables = inner
-        .streams
-        .all()
-        .into_iter()
-        .map(|s| (s.name.clone(), s.table()))
-        .collect::<BTreeMap<_, _>>();
-    let inputs = Inputs { lake: inner.lake.clone(), session: inner.session.clone(), tables };
-    let computed =
-        compute::compute(&inputs, compiled, base.unwrap_or(Lsn::ZERO), (lsn, clocks)).await?;
     let rows = computed.rows;
     let mut batches = vec![Arc::new(computed.batch)];
     batches.retain(|b| !b.is_empty());
-    if let (Some(current), Core::States { spec, .. }) = (&current, &compiled.core)
+    if let (Some(current), Core::States { spec, .. }) = (&current, &view.compiled.core)
         && base.is_some()
         && current.batches.len() + batches.len() > PIECES
     {

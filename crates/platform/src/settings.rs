@@ -10,6 +10,11 @@ pub struct Settings {
     /// Where log, lake, batch views, checkpoints and catalog live: a directory, or
     /// `s3://bucket/prefix` or `gs://bucket/prefix`.
     pub data_dir: PathBuf,
+    /// Follow the log that another process writes in this bucket, and answer reads only.
+    pub read_only: bool,
+    /// Of a read replica: time between two looks at the log, milliseconds. Shorter: fresher answers,
+    /// more requests to the bucket.
+    pub follow_interval_ms: u64,
     /// How long the archiver waits between runs, milliseconds. Shorter: a smaller log tail and
     /// more, smaller lake files.
     pub archive_interval_ms: u64,
@@ -39,6 +44,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("kaplan-data"),
+            read_only: false,
+            follow_interval_ms: 200,
             archive_interval_ms: 5_000,
             archive_bytes: 64 << 20,
             checkpoint_interval_ms: 30_000,

@@ -4,7 +4,7 @@ use crate::changes::{self, Changed};
 use crate::platform::Inner;
 use crate::{
     BatchMode, BatchRequest, Code, Error, Outcome, Result, RowSet, Session, definitions, functions,
-    query, runs, transactions, verify, views, writes,
+    query, replica, runs, transactions, verify, views, writes,
 };
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -37,6 +37,7 @@ pub(crate) async fn execute(
 async fn in_order(inner: &Arc<Inner>, session: &mut Session, sql: &str) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for parsed in dialect::parse(sql)? {
+        replica::check(inner, &parsed.statement)?;
         transactions::check(inner, session, &parsed.statement)?;
         let remark = transactions::remark(session, &parsed.statement);
         let mut outcome = statement(inner, session, parsed.statement).await?;

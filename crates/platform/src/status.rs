@@ -2,7 +2,7 @@
 
 use crate::platform::Inner;
 use crate::views::{Phase, ViewEntry};
-use crate::{Status, StreamStatus, ViewStatus};
+use crate::{OperatorStatus, Status, StreamStatus, ViewStatus};
 use crate::{sinks, sources};
 use kaplan_base::{Clock, Lsn};
 use kaplan_log::Commit;
@@ -52,8 +52,13 @@ pub(crate) fn of(inner: &Inner) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         ready: inner.ready.load(Ordering::SeqCst)
+            && inner.replica.as_ref().is_none_or(crate::replica::Replica::hears)
             && !inner.draining.load(Ordering::SeqCst)
             && failed.is_none(),
+        replica: inner
+            .replica
+            .as_ref()
+            .map(|replica| replica.status(snapshot.lsn, *inner.archived.borrow())),
         error: failed.map(|e| e.to_string()),
         durable_lsn: inner.log.head(),
         served_lsn: snapshot.lsn,
@@ -102,7 +107,17 @@ fn view(inner: &Inner, snapshot: &Snapshot, entry: &ViewEntry) -> ViewStatus {
     let base = published.as_ref();
     let (batch_rows, batch_bytes) = base
         .map_or((0, 0), |p| p.batches.iter().fold((0, 0), |a, b| (a.0 + b.len(), a.1 + b.bytes())));
-    let (rows, bytes) = running.map_or((0, 0), |v| v.size);
+    let operators: Vec<OperatorStatus> = running.map_or_else(Vec::new, |v| {
+        let named = v.keepers.iter().zip(&v.sizes);
+        let status = named.map(|(name, (rows, bytes))| OperatorStatus {
+            name: name.clone(),
+            state_rows: *rows as u64,
+            state_bytes: *bytes as u64,
+        });
+        status.collect()
+    });
+    let (rows, bytes) =
+        operators.iter().fold((0, 0), |a, o| (a.0 + o.state_rows, a.1 + o.state_bytes));
     ViewStatus {
         name: entry.def.name.clone(),
         architecture: match entry.def.architecture {
@@ -114,8 +129,9 @@ fn view(inner: &Inner, snapshot: &Snapshot, entry: &ViewEntry) -> ViewStatus {
         lsn: running.map_or(Lsn::ZERO, |v| v.lsn),
         batch_lsn: base.map(|p| p.lsn),
         batch_published_us: base.map(|p| p.published_us),
-        state_rows: (rows + batch_rows) as u64,
-        state_bytes: (bytes + batch_bytes) as u64,
+        state_rows: rows + batch_rows as u64,
+        state_bytes: bytes + batch_bytes as u64,
+        operators,
         batch_schedule: entry.def.batch_schedule.clone(),
         query: entry.def.query.clone(),
     }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Wait of a circuit that the log is ahead of and the lake is not.
+const STEP_ASIDE: Duration = Duration::from_millis(20);
+
 /// A view as the platform holds it.
 pub(crate) struct ViewEntry {
     pub def: ViewDef,
@@ -36,7 +39,7 @@ pub(crate) enum Phase {
 }
 
 impl ViewEntry {
-    fn new(def: ViewDef, compiled: CompiledView) -> Arc<Self> {
+    pub fn new(def: ViewDef, compiled: CompiledView) -> Arc<Self> {
         Arc::new(Self {
             def,
             compiled: Arc::new(compiled),
@@ -228,15 +231,23 @@ async fn replay_and_attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result
 }
 
 /// Lets a circuit follow the log, going back to the lake as long as the log is ahead of it.
-async fn attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>, view: Attached) -> Result<()> {
+pub(crate) async fn attach(
+    inner: &Arc<Inner>,
+    entry: &Arc<ViewEntry>,
+    view: Attached,
+) -> Result<()> {
     let mut view = view;
     loop {
         match inner.driver.attach(view).await {
             Ok(()) => return Ok(()),
             Err((kaplan_speed::Error::Behind { .. }, Some(behind))) => {
-                let archived = inner.archived_clocks.read().clone();
+                let (archived, stood) = (inner.archived_clocks.read().clone(), behind.lsn);
                 view =
                     replay::resume(&inner.history(), *behind, &archived, &entry.progress).await?;
+                if view.lsn == stood {
+                    // The others are still to be brought past what the log has lost.
+                    tokio::time::sleep(STEP_ASIDE).await;
+                }
             }
             Err((error, _)) => return Err(error.into()),
         }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod callers;
+mod client;
 mod error;
 mod ingest;
 mod metrics;
@@ -55,6 +56,8 @@ struct App {
     requests: Arc<AtomicU64>,
     /// Who may call; None: everybody.
     callers: Option<Arc<Callers>>,
+    /// Proxies in front whose word on the caller counts.
+    trusted_proxies: usize,
     /// When a liveness probe first met a platform that failed.
     failed_since: Arc<OnceLock<Instant>>,
 }
@@ -91,6 +94,7 @@ pub(crate) fn router(platform: Platform, options: &Options) -> Router {
         max_body_bytes: options.max_body_bytes,
         requests: Arc::default(),
         callers: options.oidc.clone().map(|oidc| Arc::new(Callers::new(oidc))),
+        trusted_proxies: options.trusted_proxies,
         failed_since: Arc::default(),
     };
     let router = routes()
@@ -131,14 +135,15 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
     let route = route.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let span = trace::span(request.headers());
+    let client = client::of(&request, app.trusted_proxies).map(tracing::field::display);
     let mut response = with_error_body(next.run(request).instrument(span.clone()).await).await;
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     app.metrics.request(&route, method.as_str(), status);
     let request_id = id.to_str().unwrap_or_default();
     span.in_scope(|| match status {
-        500.. => tracing::error!(request_id, %method, route, status, ms, "request"),
-        _ => tracing::info!(request_id, %method, route, status, ms, "request"),
+        500.. => tracing::error!(request_id, client, %method, route, status, ms, "request"),
+        _ => tracing::info!(request_id, client, %method, route, status, ms, "request"),
     });
     response.headers_mut().insert(REQUEST_ID, id);
     response

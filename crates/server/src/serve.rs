@@ -33,6 +33,9 @@ pub struct Options {
     pub max_body_bytes: usize,
     /// Most ingest requests under way at once; beyond it requests are answered 429 at once.
     pub max_in_flight: usize,
+    /// How many proxies stand in front, whose entries of `X-Forwarded-For` say who calls; 0: the
+    /// header is not believed.
+    pub trusted_proxies: usize,
     /// How long open requests may take to finish at shutdown.
     pub shutdown_grace: Duration,
     /// Whose identity tokens HTTP asks for; none: everybody may call.
@@ -48,6 +51,7 @@ impl Default for Options {
             postgres_users: Vec::new(),
             max_body_bytes: MAX_BODY_BYTES,
             max_in_flight: DEFAULT_IN_FLIGHT,
+            trusted_proxies: 0,
             shutdown_grace: SHUTDOWN_GRACE,
             oidc: None,
         }
@@ -201,6 +205,7 @@ async fn run_http(
 ) -> Result<(), Error> {
     let Some(listener) = listener else { return Ok(()) };
     let router = http::router(platform, options);
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await

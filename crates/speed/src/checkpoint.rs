@@ -16,10 +16,10 @@ use crate::{Error, Result};
 use futures::{StreamExt, TryStreamExt};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
-    Batch, Circuit, Clocks, Trace, decode_batch, encode_batch, environment_fingerprint,
+    Batch, Circuit, Clocks, Keyer, decode_batch, encode_batch, environment_fingerprint,
 };
 use kaplan_sql::CompiledView;
-use kaplan_store::{Document, Place};
+use kaplan_store::{Document, Place, READER};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ use tokio::sync::Mutex;
 
 /// Files written or read at once.
 const PARALLEL: usize = 8;
+/// How often a checkpoint that its writer replaces is read again.
+const PEEKS: u32 = 3;
 const MANIFEST: &str = "manifest.json";
 
 /// A view's state at one LSN; cheap to take, since batches are shared.
@@ -103,7 +105,7 @@ impl Checkpoints {
     async fn open(&self, place: &Place) -> Result<(Kept, Option<Manifest>)> {
         let opened = Document::open(place, MANIFEST, self.epoch).await;
         let (manifest, found) = match opened {
-            Err(kaplan_store::Error::Damaged { .. }) => {
+            Err(kaplan_store::Error::Damaged { .. }) if self.epoch != READER => {
                 place.clear().await?;
                 Document::open(place, MANIFEST, self.epoch).await?
             }
@@ -178,7 +180,7 @@ impl Checkpoints {
         if let Some(mut manifest) = found.filter(|manifest| manifest.fits(version)) {
             manifest.name_files();
             let mut circuit = compiled.circuit(Lsn::ZERO)?;
-            let read = load(&place, &manifest, &circuit).await;
+            let read = load(&place, &manifest, orders(&circuit)).await;
             match read.and_then(|(ops, generations)| Ok(circuit.restore(ops, generations)?)) {
                 Ok(_) => {
                     kept.files = manifest.files;
@@ -195,6 +197,36 @@ impl Checkpoints {
         self.remove_others(&place, &kept.files).await?;
         self.views.lock().await.insert((compiled.name.clone(), version), kept);
         Ok(restored)
+    }
+
+    /// Restores a view from the checkpoint of another process, which may replace it meanwhile. Removes
+    /// nothing.
+    pub async fn peek(
+        &self,
+        compiled: &Arc<CompiledView>,
+        version: u32,
+    ) -> Result<Option<Attached>> {
+        let place = self.directory(&compiled.name, version);
+        for _ in 0..PEEKS {
+            let (_, found) = self.open(&place).await?;
+            let Some(mut manifest) = found.filter(|manifest| manifest.fits(version)) else {
+                return Ok(None);
+            };
+            manifest.name_files();
+            let mut circuit = compiled.circuit(Lsn::ZERO)?;
+            let read = load(&place, &manifest, orders(&circuit)).await;
+            match read.and_then(|(ops, generations)| Ok(circuit.restore(ops, generations)?)) {
+                Ok(_) => {
+                    let (compiled, lsn) = (Arc::clone(compiled), manifest.lsn);
+                    let clocks = Clocks::default();
+                    return Ok(Some(Attached { compiled, version, circuit, lsn, clocks }));
+                }
+                Err(error) => {
+                    tracing::debug!(view = compiled.name, %error, "a checkpoint was replaced");
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Removes files that a checkpoint does not name, but none of a newer process.
@@ -240,19 +272,27 @@ impl Manifest {
     }
 }
 
-async fn load(place: &Place, manifest: &Manifest, circuit: &Circuit) -> Result<Stored> {
-    let traces = circuit.operator_traces();
+/// The orders of a circuit's traces: those of its operators, and that of its output.
+type Orders = (Vec<Option<Keyer>>, Option<Keyer>);
+
+fn orders(circuit: &Circuit) -> Orders {
+    let operators = circuit.operator_traces();
+    let operators = operators.iter().map(|trace| trace.order().cloned()).collect();
+    (operators, circuit.generations()[0].trace.order().cloned())
+}
+
+async fn load(place: &Place, manifest: &Manifest, orders: Orders) -> Result<Stored> {
+    let (traces, output) = orders;
     let mut operators = Vec::with_capacity(traces.len());
-    for (ids, trace) in manifest.operators.iter().zip(&traces) {
-        operators.push(load_trace(place, manifest, ids, trace).await?);
+    for (ids, order) in manifest.operators.iter().zip(&traces) {
+        operators.push(load_trace(place, manifest, ids, order.as_ref()).await?);
     }
     if operators.len() != traces.len() {
         return Err(kaplan_circuit::Error::Damaged("trace count".into()).into());
     }
     let mut generations = Vec::with_capacity(manifest.generations.len());
     for (after, ids) in &manifest.generations {
-        let output = &circuit.generations()[0].trace;
-        generations.push((*after, load_trace(place, manifest, ids, output).await?));
+        generations.push((*after, load_trace(place, manifest, ids, output.as_ref()).await?));
     }
     Ok((operators, generations))
 }
@@ -261,13 +301,17 @@ async fn load_trace(
     place: &Place,
     manifest: &Manifest,
     ids: &[u64],
-    trace: &Trace,
+    order: Option<&Keyer>,
 ) -> Result<Vec<Arc<Batch>>> {
-    let reads = ids.iter().map(|id| async move {
-        let missing = || kaplan_circuit::Error::Damaged(format!("batch {id} is missing"));
-        let name = manifest.files.get(id).ok_or_else(missing)?;
-        let bytes = place.get(name).await?.ok_or_else(missing)?;
-        Ok(Arc::new(decode_batch(*id, &bytes, trace.order())?))
-    });
+    let missing = |id: u64| kaplan_circuit::Error::Damaged(format!("batch {id} is missing"));
+    let mut reads = Vec::with_capacity(ids.len());
+    for id in ids.iter().copied() {
+        let name = manifest.files.get(&id).cloned().ok_or_else(|| missing(id))?;
+        let (place, order) = (place.clone(), order.cloned());
+        reads.push(async move {
+            let bytes = place.get(&name).await?.ok_or_else(|| missing(id))?;
+            Ok(Arc::new(decode_batch(id, &bytes, order.as_ref())?))
+        });
+    }
     futures::stream::iter(reads).buffered(PARALLEL).try_collect().await
 }

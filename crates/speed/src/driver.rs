@@ -56,6 +56,8 @@ enum Command {
     Due(Clocks, oneshot::Sender<bool>),
     Release(String, u32, Lsn, oneshot::Sender<Result<()>>),
     Images(oneshot::Sender<Vec<StateImage>>),
+    Leave(oneshot::Sender<Vec<Attached>>),
+    Jump(Lsn, Clocks, Vec<Attached>, oneshot::Sender<()>),
     Stop,
 }
 
@@ -98,6 +100,7 @@ impl Driver {
             views: BTreeMap::new(),
             position: after,
             clocks,
+            left: false,
             snapshot: Arc::clone(&snapshot),
             visible: sender,
             on_step,
@@ -154,6 +157,17 @@ impl Driver {
         self.ask(Command::Images).await
     }
 
+    /// Hands all running views out, for one who brings them past what the log no longer holds; readers
+    /// see the last snapshot until [`Driver::jump`].
+    pub async fn leave(&self) -> Result<Vec<Attached>> {
+        self.ask(Command::Leave).await
+    }
+
+    /// Goes on after a later commit, with views that have taken in everything up to it.
+    pub async fn jump(&self, (lsn, clocks): (Lsn, Clocks), views: Vec<Attached>) -> Result<()> {
+        self.ask(|reply| Command::Jump(lsn, clocks, views, reply)).await
+    }
+
     /// Ends the thread after its current step.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
@@ -180,6 +194,8 @@ struct Worker {
     views: BTreeMap<String, View>,
     position: Lsn,
     clocks: Clocks,
+    /// The views are elsewhere, between [`Driver::leave`] and [`Driver::jump`].
+    left: bool,
     snapshot: Arc<RwLock<Arc<Snapshot>>>,
     visible: watch::Sender<Lsn>,
     on_step: OnStep,
@@ -194,6 +210,10 @@ impl Worker {
                     Ok(command) => self.obey(command),
                     Err(TryRecvError::Empty) => break,
                 }
+            }
+            if self.left {
+                std::thread::sleep(IDLE);
+                continue;
             }
             if self.log.wait(self.position, IDLE) > self.position
                 && let Err(error) = self.advance()
@@ -258,27 +278,60 @@ impl Worker {
             Command::Images(reply) => {
                 let _ = reply.send(self.images());
             }
+            Command::Leave(reply) => {
+                let _ = reply.send(self.leave());
+            }
+            Command::Jump(lsn, clocks, views, reply) => {
+                self.jump(lsn, clocks, views);
+                let _ = reply.send(());
+            }
             Command::Stop => {}
         }
     }
 
+    fn leave(&mut self) -> Vec<Attached> {
+        self.left = true;
+        let (lsn, clocks) = (self.position, self.clocks.clone());
+        let views = std::mem::take(&mut self.views).into_values();
+        let running = views.filter_map(|view| {
+            let View { compiled, version, circuit, .. } = view;
+            Some(Attached { compiled, version, circuit: circuit?, lsn, clocks: clocks.clone() })
+        });
+        running.collect()
+    }
+
+    fn jump(&mut self, lsn: Lsn, clocks: Clocks, views: Vec<Attached>) {
+        (self.position, self.clocks, self.left) = (lsn, clocks, false);
+        for Attached { compiled, version, circuit, .. } in views {
+            self.keep(compiled, version, circuit, lsn);
+        }
+        self.publish();
+    }
+
+    /// Keeps a view that stands where the others stand.
+    fn keep(&mut self, compiled: Arc<CompiledView>, version: u32, circuit: Circuit, lsn: Lsn) {
+        let snapshot = Arc::new(snapshot_of(&compiled, version, &circuit, (lsn, &self.clocks)));
+        let (name, clocks) = (compiled.name.clone(), snapshot.clocks.clone());
+        let circuit = Some(circuit);
+        let view = View { compiled, version, circuit, error: None, lsn, clocks, snapshot };
+        self.views.insert(name, view);
+    }
+
     /// Takes a view in: it first catches up with what the others have seen.
     fn attach(&mut self, mut view: Box<Attached>) -> AttachReply {
+        if self.left {
+            return Err(Box::new((Error::Behind { start: self.log.start() }, *view)));
+        }
         while view.lsn < self.position {
             if let Err(error) = catch_up(&*self.log, &self.streams, &mut view, self.position) {
-                let behind = Error::Behind { start: self.log.start() };
-                let error = match error {
-                    Error::Log(kaplan_log::Error::Trimmed { .. }) => behind,
-                    other => other,
-                };
-                return Err(Box::new((error, *view)));
+                return Err(Box::new((self.behind(error), *view)));
             }
         }
         if view.lsn > self.position {
             // History reached further than the others have stepped: they follow first.
             while self.position < view.lsn {
                 if let Err(error) = self.advance() {
-                    return Err(Box::new((error, *view)));
+                    return Err(Box::new((self.behind(error), *view)));
                 }
             }
             if self.position > view.lsn {
@@ -293,15 +346,19 @@ impl Worker {
             let clocks = self.clocks.clone();
             return Err(Box::new((error, Attached { compiled, version, circuit, lsn, clocks })));
         }
-        let snapshot = snapshot_of(&compiled, version, &circuit, (lsn, &self.clocks));
-        let snapshot = Arc::new(snapshot);
-        let name = compiled.name.clone();
-        let circuit = Some(circuit);
-        let clocks = snapshot.clocks.clone();
-        let view = View { compiled, version, circuit, error: None, lsn, clocks, snapshot };
-        self.views.insert(name, view);
+        self.keep(compiled, version, circuit, lsn);
         self.publish();
         Ok(())
+    }
+
+    /// Tells a log that was trimmed too early from others that cannot be read.
+    fn behind(&self, error: Error) -> Error {
+        match error {
+            Error::Log(kaplan_log::Error::Trimmed { .. }) => {
+                Error::Behind { start: self.log.start() }
+            }
+            other => other,
+        }
     }
 
     fn release(&mut self, name: &str, version: u32, through: Lsn) -> Result<()> {
@@ -368,11 +425,11 @@ impl View {
     /// A new snapshot; unchanged content keeps the rows that readers have merged already.
     fn refresh(&mut self, changed: bool) {
         let old = &self.snapshot;
-        let (state, content, size) = match (&self.circuit, &self.error) {
-            (Some(circuit), _) => (ViewState::Running, circuit.snapshot(), circuit.size()),
+        let (state, content, sizes) = match (&self.circuit, &self.error) {
+            (Some(circuit), _) => (ViewState::Running, circuit.snapshot(), circuit.sizes()),
             (None, error) => {
                 let reason = error.clone().unwrap_or_default();
-                (ViewState::Failed(reason), old.content.clone(), old.size)
+                (ViewState::Failed(reason), old.content.clone(), old.sizes.clone())
             }
         };
         let merged = if changed { None } else { old.merged.lock().clone() };
@@ -384,7 +441,8 @@ impl View {
             changed: if changed { self.lsn } else { old.changed },
             clocks: self.clocks.clone(),
             content,
-            size,
+            keepers: Arc::clone(&old.keepers),
+            sizes,
             merged: parking_lot::Mutex::new(merged),
         });
     }
@@ -404,7 +462,8 @@ fn snapshot_of(
         changed: lsn,
         clocks: compiled.shown(clocks),
         content: circuit.snapshot(),
-        size: circuit.size(),
+        keepers: circuit.keepers().into(),
+        sizes: circuit.sizes(),
         merged: parking_lot::Mutex::new(None),
     }
 }

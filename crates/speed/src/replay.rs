@@ -84,6 +84,16 @@ pub async fn resume(
     from_log(history, view, head).await
 }
 
+/// Brings a circuit to the lake's end, and no further.
+pub async fn to_archive(
+    history: &History,
+    view: Attached,
+    archived: &(Lsn, Clocks),
+    progress: &Progress,
+) -> Result<Attached> {
+    from_lake(history, view, archived, progress).await
+}
+
 /// Brings a circuit to exactly this commit, from the log as far as it is there, else from the lake.
 /// The circuit must look at no clock.
 pub async fn reach(

@@ -34,8 +34,10 @@ pub struct ViewSnapshot {
     pub clocks: Clocks,
     /// The content.
     pub content: OutputSnapshot,
-    /// Rows and bytes of all state.
-    pub size: (usize, usize),
+    /// What keeps state, and how many rows and bytes each.
+    pub keepers: Arc<[String]>,
+    /// The rows and bytes, in the same order.
+    pub sizes: Vec<(usize, usize)>,
     /// The merged rows, once some reader has made them: the LSN of the batch view they include, and
     /// the rows.
     pub merged: Mutex<Option<(Lsn, RecordBatch)>>,

@@ -26,6 +26,7 @@ mod rows_tests;
 mod single;
 mod subqueries;
 mod ties;
+mod top;
 mod tries;
 
 pub use compile::{CompiledView, Core, SourceInfo};

@@ -3,7 +3,7 @@
 
 use crate::compile::SourceInfo;
 use crate::planner::StreamTable;
-use crate::{Error, Result, clock, grouping_sets, recompute, ties};
+use crate::{Error, Result, clock, grouping_sets, recompute, ties, top};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -164,9 +164,19 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
             Ok(Box::new(Project { input, expressions, schema }))
         }
         LogicalPlan::Filter(filter) => {
+            if let Some(plan) = top::below_columns(filter)? {
+                return operator(&plan, sources);
+            }
             let schema = filter.input.schema();
-            let mut node = operator(&filter.input, sources)?;
-            let (plain, timed) = clock::split(&filter.predicate);
+            let (mut plain, timed) = clock::split(&filter.predicate);
+            let mut node =
+                match (filter.input.as_ref(), plain.as_ref().map(|p| top::split(p, filter))) {
+                    (LogicalPlan::Window(window), Some((Some(unit), rest))) => {
+                        plain = rest;
+                        lower_window(&unit, window, sources, true)?
+                    }
+                    (input, _) => operator(input, sources)?,
+                };
             if let Some(plain) = plain {
                 let predicate = expression(&plain, schema)?;
                 node = Box::new(Filter { input: node, predicate });
@@ -184,7 +194,7 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
         LogicalPlan::Unnest(unnest) => lower_unnest(plan, unnest, sources),
         LogicalPlan::Join(join) => lower_join(plan, join, sources),
         LogicalPlan::Aggregate(aggregate) => lower_aggregate(plan, aggregate, sources),
-        LogicalPlan::Window(window) => lower_window(plan, window, sources),
+        LogicalPlan::Window(window) => lower_window(plan, window, sources, false),
         // The order of rows means nothing to what stands above.
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => operator(&sort.input, sources),
         LogicalPlan::Limit(limit) => lower_limit(plan, limit, sources),
@@ -301,11 +311,13 @@ fn lower_aggregate(
     Ok(Box::new(Recompute::new(input, keys, output, unit, arrow_schema(plan), always)?))
 }
 
-/// Window functions: a partition is computed again when one of its rows changes.
+/// Window functions: a partition is computed again when one of its rows changes. `first` is for a plan
+/// that takes the first rows of each.
 fn lower_window(
     plan: &LogicalPlan,
     window: &logical::Window,
     sources: &mut Vec<SourceInfo>,
+    first: bool,
 ) -> Result<Box<dyn Operator>> {
     let mut partition: Option<Vec<Expr>> = None;
     for expr in &window.window_expr {
@@ -322,8 +334,10 @@ fn lower_window(
     let input = operator(&window.input, sources)?;
     let keys = physical(&partition, window.input.schema())?;
     let output = physical(&partition, plan.schema())?;
-    let unit = recompute::plan(plan, &window.input, "window functions")?;
-    Ok(Box::new(Recompute::new(input, keys, output, unit, arrow_schema(plan), false)?))
+    let what = if first { "first rows" } else { "window functions" };
+    let unit = recompute::plan(plan, &window.input, what)?;
+    let node = Recompute::new(input, keys, output, unit, arrow_schema(plan), false)?;
+    Ok(Box::new(if first { node.of_first_rows() } else { node }))
 }
 
 /// `ORDER BY .. LIMIT` below other operators: the whole input is one key.
@@ -355,12 +369,14 @@ fn lower_limit(
         fetch: limit.fetch.clone(),
         input: Arc::new(LogicalPlan::Sort(sort)),
     });
+    let first = above.is_empty() && matches!(limit.get_skip_type()?, SkipType::Literal(0));
     for node in above.into_iter().rev() {
         unit = node.with_new_exprs(node.expressions(), vec![unit])?;
     }
     let rows = operator(&input, sources)?;
     let unit = recompute::plan(&unit, &input, "ORDER BY with LIMIT")?;
-    Ok(Box::new(Recompute::new(rows, vec![], vec![], unit, arrow_schema(plan), false)?))
+    let node = Recompute::new(rows, vec![], vec![], unit, arrow_schema(plan), false)?;
+    Ok(Box::new(if first { node.of_first_rows() } else { node }))
 }
 
 fn check_aggregates(aggregate: &logical::Aggregate) -> Result<()> {

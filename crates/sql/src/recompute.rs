@@ -142,6 +142,8 @@ fn session() -> &'static SessionState {
     SESSION.get_or_init(|| {
         let mut config = SessionConfig::new().with_target_partitions(1);
         config.options_mut().optimizer.enable_topk_aggregation = false;
+        // See `CarefulSorting`.
+        config.options_mut().optimizer.repartition_sorts = false;
         SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()

@@ -334,6 +334,61 @@ async fn joins_and_subqueries_answer_as_sql_says() {
 }
 
 #[tokio::test]
+async fn state_is_bounded_where_sql_bounds_it() {
+    let two = "SELECT id, n FROM (SELECT id, n, row_number() OVER (PARTITION BY id ORDER BY n DESC) \
+               AS k FROM s) AS a WHERE k <= 2";
+    let join =
+        "SELECT s.id FROM s JOIN (SELECT d FROM s ORDER BY d DESC LIMIT 3) AS a ON s.d = a.d";
+    for (sql, expected, most) in [
+        (
+            two,
+            "Recompute first rows by [id@0] (traces of input and output by key); state grows with \
+               its keys, of which it keeps the first rows",
+            2 * 2 * 5,
+        ),
+        (
+            join,
+            "Recompute ORDER BY with LIMIT by [all rows] (traces of input and output by key); \
+                   state is bounded",
+            1000,
+        ),
+        (
+            "SELECT id FROM s WHERE ts > now() - INTERVAL '1 hour'",
+            "the clock); state is bounded",
+            99,
+        ),
+        ("SELECT id % 2, median(n) FROM s GROUP BY 1", "state grows with its groups", 0),
+        ("SELECT a.id FROM s AS a JOIN s AS b USING (id)", "state grows with both sides", 1000),
+    ] {
+        let view = compile(sql).await.unwrap();
+        let mut circuit = view.circuit(Lsn(0)).unwrap();
+        assert!(circuit.explain().contains(expected), "{}", circuit.explain());
+        for _ in 0..12 {
+            let of = |columns: &[usize]| vec![Delta::insert(rows().project(columns).unwrap())];
+            let deltas: Vec<_> = view.sources.iter().map(|s| of(&s.columns)).collect();
+            circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() }).unwrap();
+        }
+        let (sizes, names) = (circuit.sizes(), circuit.keepers());
+        assert_eq!(sizes.len(), names.len(), "{names:?}");
+        let kept: usize = circuit.operator_traces().into_iter().map(|t| net(t.batches())).sum();
+        assert!(kept <= most, "{kept} rows: {sql}");
+    }
+}
+
+/// The rows that a trace holds once equal ones are added up.
+fn net(batches: &[Arc<kaplan_circuit::Batch>]) -> usize {
+    let deltas: Vec<_> = batches.iter().map(|b| b.delta.clone()).collect();
+    let mut counts = std::collections::BTreeMap::<String, i64>::new();
+    for delta in &deltas {
+        for row in 0..delta.len() {
+            let text = pretty_format_batches(&[delta.rows.slice(row, 1)]).unwrap().to_string();
+            *counts.entry(text).or_default() += delta.weight(row);
+        }
+    }
+    counts.values().map(|n| n.unsigned_abs() as usize).sum()
+}
+
+#[tokio::test]
 async fn long_literals_keep_their_digits() {
     let sql = "SELECT id, 0.12345678901234567891 AS a, \
                CAST(-12345678901234567890.5 AS numeric(38, 1)) AS b, f > 0.5 AS c FROM s WHERE id = 3";

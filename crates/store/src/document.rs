@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
+/// The epoch of a process that only reads: no writer fences it, and it replaces nothing.
+pub const READER: u64 = u64::MAX;
 /// The key that is the writer's; content has no such key.
 const WRITER: &str = "_writer";
 /// How often a write is tried against writers of lower epochs.
@@ -107,6 +109,9 @@ impl Document {
 
     /// One compare-and-set; false after a conflict with a writer that has no right to it.
     async fn put_once(&self, content: &impl Serialize) -> Result<bool> {
+        if self.epoch == READER {
+            return Err(Error::ReadOnly { object: self.place.shown(&self.name) });
+        }
         let mut state = self.state.lock().await;
         state.revision += 1;
         let bytes = self.encode(content, state.revision)?;
@@ -228,6 +233,22 @@ mod tests {
             assert!(matches!(late, Err(Error::Fenced { .. })));
             let (_, read) = Document::open::<Content>(&place, "d", 2).await.unwrap();
             assert_eq!(read, Some(content(2)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_reads_what_any_writer_wrote_and_replaces_nothing() {
+        let (_dir, places) = places();
+        for place in places {
+            let (writer, _) = Document::claim::<Content>(&place, "d", 7).await.unwrap();
+            writer.replace(&content(1)).await.unwrap();
+            let (reader, read) = Document::open::<Content>(&place, "d", READER).await.unwrap();
+            assert_eq!(read, Some(content(1)));
+            let refused = reader.replace(&content(2)).await;
+            assert!(matches!(refused, Err(Error::ReadOnly { .. })));
+            let claimed = Document::claim::<Content>(&place, "d", READER).await;
+            assert!(matches!(claimed, Err(Error::ReadOnly { .. })));
+            writer.replace(&content(3)).await.unwrap();
         }
     }
 

@@ -28,6 +28,12 @@ pub enum Error {
         /// The epoch of this writer.
         own: u64,
     },
+    /// A process that only reads was asked to write.
+    #[error("{object} is written by another process; this one only reads")]
+    ReadOnly {
+        /// The object.
+        object: String,
+    },
     /// An object is not what was written.
     #[error("{object} cannot be read: {reason}")]
     Damaged {
@@ -64,7 +70,7 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Open { .. } => Remedy::FixInput,
+            Self::Open { .. } | Self::ReadOnly { .. } => Remedy::FixInput,
             Self::Fenced { .. } => Remedy::Reopen,
             Self::Damaged { .. } => Remedy::Report,
             Self::Contended { .. } | Self::Object { .. } => Remedy::Retry,

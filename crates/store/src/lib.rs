@@ -19,7 +19,7 @@ mod place;
 mod settled;
 
 pub use blocking::wait;
-pub use document::Document;
+pub use document::{Document, READER};
 pub use error::{Error, Result};
 pub use place::Place;
 pub use settled::{Retry, Settled};

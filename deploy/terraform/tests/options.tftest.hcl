@@ -27,6 +27,14 @@ run "read_replicas_are_billed_by_request" {
     error_message = "a replica must never take the log over"
   }
   assert {
+    condition     = google_cloud_run_v2_service.this["replica"].template[0].containers[0].args == tolist(["start", "--read-only", "--data", "gs://demo-project-kaplan/kaplan"]) && google_cloud_run_v2_service.this["writer"].template[0].containers[0].args == tolist(["start", "--data", "gs://demo-project-kaplan/kaplan"])
+    error_message = "a replica follows the writer's place"
+  }
+  assert {
+    condition     = google_service_account.read[0].account_id == "kaplan-read" && google_storage_bucket_iam_member.read_data[0].role == "roles/storage.objectViewer"
+    error_message = "replicas have an account that can write nothing"
+  }
+  assert {
     condition     = toset(keys(google_cloud_run_v2_service_iam_member.invokers)) == toset(["replica group:data@example.com", "writer group:data@example.com"])
     error_message = "invokers call the writer and its replicas, not the rehearsal"
   }
@@ -41,6 +49,10 @@ run "a_job_with_more_memory" {
   assert {
     condition     = google_cloud_run_v2_job.batch[0].template[0].template[0].containers[0].resources[0].limits["memory"] == "16Gi"
     error_message = "the job has memory of its own"
+  }
+  assert {
+    condition     = google_cloud_run_v2_job.batch[0].template[0].template[0].containers[0].args == tolist(["batch", "--data", "gs://demo-project-kaplan/kaplan"])
+    error_message = "the job computes by itself, beside the writer of this place"
   }
   assert {
     condition     = google_cloud_scheduler_job.batch[0].http_target[0].oauth_token[0].service_account_email == google_service_account.scheduler.email

@@ -25,6 +25,33 @@ run "three_accounts" {
     condition     = google_service_account.run.account_id == "kaplan-run" && google_service_account.build.account_id == "kaplan-build" && google_service_account.scheduler.account_id == "kaplan-scheduler"
     error_message = "each part has an account of its own"
   }
+  assert {
+    condition     = length(google_service_account.read) == 0 && length(google_storage_bucket_iam_member.read_data) == 0
+    error_message = "the fourth comes with read replicas only"
+  }
+}
+
+run "replicas_read_and_get_no_secrets" {
+  variables {
+    read_replicas = 2
+    secrets       = { KAFKA_PASSWORD = "kafka-password" }
+  }
+
+  assert {
+    condition     = google_storage_bucket_iam_member.read_data[0].bucket == "demo-project-kaplan" && google_storage_bucket_iam_member.read_data[0].role == "roles/storage.objectViewer"
+    error_message = "replicas read the one bucket"
+  }
+  assert {
+    condition = length([
+      for env in google_cloud_run_v2_service.this["replica"].template[0].containers[0].env :
+      env if env.name == "KAFKA_PASSWORD"
+    ]) == 0
+    error_message = "replicas run no sources and get no passwords"
+  }
+  assert {
+    condition     = google_service_account_iam_member.build_uses_read[0].role == "roles/iam.serviceAccountUser"
+    error_message = "a release replaces replicas too"
+  }
 }
 
 run "the_scheduler_calls_one_service" {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const UNAVAILABLE: i32 = 77;
 
 /// A running S3 server with an empty bucket `lake`.
-struct S3 {
+pub struct S3 {
     dir: TempDir,
     variables: Vec<(String, String)>,
 }
@@ -21,7 +21,7 @@ fn script() -> PathBuf {
 }
 
 impl S3 {
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let started = Command::new(script()).arg("start").arg(dir.path()).output().unwrap();
         if started.status.code() == Some(UNAVAILABLE) {
@@ -37,7 +37,7 @@ impl S3 {
     }
 
     /// A server process with an empty disk of its own and its data in the bucket.
-    fn server(&self, prefix: &str) -> Server {
+    pub fn server(&self, prefix: &str) -> Server {
         self.server_that_archives(prefix, "300")
     }
 
@@ -51,6 +51,13 @@ impl S3 {
         command.args(["--log-linger-ms", "5"]);
         command.envs(self.variables.iter().cloned());
         Server::spawn(command, dir)
+    }
+
+    /// A command that has the bucket's variables.
+    pub fn command(&self, dir: &Path, arguments: &[&str]) -> Command {
+        let mut command = kaplan(dir);
+        command.args(arguments).envs(self.variables.iter().cloned());
+        command
     }
 }
 

@@ -6,6 +6,8 @@ mod bucket;
 mod captured;
 mod full_disk;
 mod gcs;
+mod job;
+mod replica;
 mod server;
 mod settings;
 #[path = "../../../platform/tests/it/postgres/upstream.rs"]

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 pub struct Server {
     process: Child,
     url: String,
+    postgres: String,
     dir: TempDir,
     /// Reads the rest of the log, so that the server never waits for a full pipe.
     log: Option<std::thread::JoinHandle<String>>,
@@ -31,18 +32,34 @@ impl Server {
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let mut seen = String::new();
-        let url = loop {
+        let (url, postgres) = loop {
             let line = lines.next().unwrap_or_else(|| panic!("no server:\n{seen}")).unwrap();
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             seen.push_str(&line);
             if event["message"] == "serving" {
-                break event["http"].as_str().unwrap().to_owned();
+                let text = |key: &str| event[key].as_str().unwrap().to_owned();
+                break (text("http"), text("postgres"));
             }
         };
         let log = std::thread::spawn(move || {
             lines.map_while(Result::ok).fold(String::new(), |log, line| log + &line + "\n")
         });
-        Self { process, url, dir, log: Some(log) }
+        Self { process, url, postgres, dir, log: Some(log) }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where PostgreSQL's clients connect.
+    pub fn postgres(&self) -> &str {
+        &self.postgres
+    }
+
+    /// The body of what HTTP answers to a GET, with its status in front.
+    pub fn get(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.url);
+        stdout(&Command::new("curl").args(["-s", "-w", " %{http_code}", &url]).output().unwrap())
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
@@ -56,7 +73,7 @@ impl Server {
         stdout(&output)
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }

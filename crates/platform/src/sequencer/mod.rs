@@ -102,6 +102,38 @@ impl Sequencer {
         Ok(Sequencer(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) })))
     }
 
+    /// A sequencer that takes nothing, for this reason, and has no thread.
+    #[must_use]
+    pub fn closed(limits: Limits, reason: Error) -> Sequencer {
+        let seen = Seen { head: Lsn::ZERO, counters: BTreeMap::new(), producers: BTreeMap::new() };
+        let shared = Shared {
+            queue: Queue::new(limits),
+            limits,
+            backlog_bytes: AtomicU64::new(0),
+            seen: Mutex::new(seen),
+            failed: Mutex::default(),
+        };
+        shared.queue.fail(reason);
+        Sequencer(Arc::new(Handle { shared: Arc::new(shared), thread: Mutex::default() }))
+    }
+
+    /// Shows what another process has counted.
+    pub fn set_counters(&self, counters: BTreeMap<StreamId, Counters>) {
+        self.0.shared.seen.lock().counters = counters;
+    }
+
+    /// Adds what commits of another process say.
+    pub fn count(&self, commits: &[Commit]) {
+        let mut seen = self.0.shared.seen.lock();
+        for commit in commits {
+            for write in &commit.writes {
+                let counters = seen.counters.entry(write.stream).or_default();
+                counters.rows += u64::from(write.rows);
+                counters.last_lsn = commit.lsn;
+            }
+        }
+    }
+
     /// Commits a request; returns when it is durable.
     ///
     /// # Errors

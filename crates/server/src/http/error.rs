@@ -45,6 +45,7 @@ fn meaning(code: Code) -> (&'static str, StatusCode) {
         Code::InvalidOffset => ("invalid_offset", StatusCode::BAD_REQUEST),
         Code::Cardinality => ("cardinality", StatusCode::BAD_REQUEST),
         Code::FailedTransaction => ("failed_transaction", StatusCode::CONFLICT),
+        Code::ReadOnly => ("read_only", StatusCode::FORBIDDEN),
         Code::NoTransaction => ("no_transaction", StatusCode::CONFLICT),
         Code::UnknownSavepoint => ("unknown_savepoint", StatusCode::BAD_REQUEST),
         Code::DivisionByZero => ("division_by_zero", StatusCode::BAD_REQUEST),

@@ -31,6 +31,12 @@ struct Stream {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operator {
+    view: String,
+    operator: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct View {
     view: String,
     architecture: String,
@@ -114,6 +120,16 @@ fn platform(registry: &mut Registry, status: &Status) {
         gauge.set(value);
         registry.register(name, help, gauge);
     }
+    if let Some(replica) = &status.replica {
+        let behind = Number::default();
+        behind.set(replica.commits_behind);
+        let help = "Commits between what the bucket holds and what this read replica serves";
+        registry.register("replica_commits_behind", help, behind);
+        let looked = Seconds::default();
+        looked.set(replica.looked_us_ago.map_or(f64::NAN, |us| us as f64 / MICROS_PER_SECOND));
+        let help = "Time since this read replica looked at the bucket";
+        registry.register("replica_silent_seconds", help, looked);
+    }
     let uptime = Seconds::default();
     uptime.set(status.uptime_us as f64 / MICROS_PER_SECOND);
     registry.register("uptime_seconds", "Time since start", uptime);
@@ -172,6 +188,21 @@ fn views(registry: &mut Registry, status: &Status) {
         registry.register(name, help, family);
     }
     registry.register("view_batch_lsn", "The LSN of the published batch view", batch_lsn);
+    operators(registry, status);
+}
+
+fn operators(registry: &mut Registry, status: &Status) {
+    let (rows, bytes) =
+        (Family::<Operator, Number>::default(), Family::<Operator, Number>::default());
+    for view in &status.views {
+        for operator in &view.operators {
+            let labels = Operator { view: view.name.clone(), operator: operator.name.clone() };
+            rows.get_or_create(&labels).set(operator.state_rows);
+            bytes.get_or_create(&labels).set(operator.state_bytes);
+        }
+    }
+    registry.register("operator_state_rows", "Rows that an operator of a view keeps", rows);
+    registry.register("operator_state_bytes", "Bytes of them in memory", bytes);
 }
 
 /// Sources or sinks.
@@ -223,6 +254,7 @@ mod tests {
             "kaplan_source_lag{name=\"clicks\",connector=\"kafka\",unit=\"records\"} 1234",
             "kaplan_source_errors_total{name=\"clicks\",connector=\"kafka\"} 7",
             "kaplan_sink_rows_total{name=\"copy\",connector=\"kafka\"} 99",
+            "kaplan_operator_state_rows{view=\"delays\",operator=\"1 Join\"} 12",
             "kaplan_view_running{view=\"<broken>\",architecture=\"kappa\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

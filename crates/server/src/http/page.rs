@@ -5,7 +5,9 @@ use super::App;
 use super::error::ApiError;
 use axum::extract::State;
 use axum::response::Html;
-use kaplan_platform::{BatchRun, ConnectorStatus, RunState, Status, StreamStatus, ViewStatus};
+use kaplan_platform::{
+    BatchRun, ConnectorStatus, ReplicaStatus, RunState, Status, StreamStatus, ViewStatus,
+};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,6 +38,10 @@ fn page(status: &Status, now_us: i64) -> Markup {
                     span.dim { "version " (status.version) }
                     @if status.ready { span.badge.ok { "ready" } }
                     @else { span.badge.bad { "not ready" } }
+                    @if let Some(replica) = &status.replica {
+                        span.badge { "read replica" }
+                        span.dim { (follows(replica)) }
+                    }
                     span.dim.push { "up " (span(status.uptime_us)) }
                 }
                 main {
@@ -62,6 +68,14 @@ fn page(status: &Status, now_us: i64) -> Markup {
             }
         }
     }
+}
+
+/// How far a read replica is behind.
+fn follows(replica: &ReplicaStatus) -> String {
+    let looked = replica.looked_us_ago.map_or("never".to_owned(), |us| span(us) + " ago");
+    let (behind, newest) = (replica.commits_behind, replica.newest_lsn);
+    let trouble = replica.error.as_ref().map_or(String::new(), |error| format!("; {error}"));
+    format!("{behind} commits behind LSN {newest}, looked {looked}{trouble}")
 }
 
 /// The layers, with the position each of them has reached.
@@ -156,15 +170,25 @@ fn connectors(all: &[ConnectorStatus], now_us: i64) -> Markup {
             tbody { @for c in all { tr {
                 th scope="row" { (c.name) }
                 td { (c.connector) }
-                td { span.badge.ok[c.state == "running"].bad[c.state == "stuck" || c.state == "retrying"] { (c.state) } }
+                td { (condition(&c.state)) }
                 td.n { (ago(c.since_us, now_us)) }
-                td.n { @if let (Some(lag), Some(unit)) = (c.lag, &c.lag_unit) { (grouped(lag)) " " (unit) } @else { "–" } }
+                td.n { (behind(c)) }
                 td.n { (grouped(c.rows)) }
                 td.n { (grouped(c.errors)) }
                 td { (c.message.as_deref().unwrap_or("")) }
             } } }
         } }
     }
+}
+
+fn condition(state: &str) -> Markup {
+    let bad = matches!(state, "stuck" | "retrying");
+    html! { span.badge.ok[state == "running"].bad[bad] { (state) } }
+}
+
+fn behind(c: &ConnectorStatus) -> String {
+    let lag = c.lag.zip(c.lag_unit.as_deref());
+    lag.map_or("–".to_owned(), |(amount, unit)| format!("{} {unit}", grouped(amount)))
 }
 
 fn views(status: &Status, now_us: i64) -> Markup {
@@ -313,6 +337,11 @@ pub(super) mod tests {
             batch_published_us: (architecture == "lambda").then_some(NOW_US - 65_000_000),
             state_rows: 1_234_567,
             state_bytes: 3 << 20,
+            operators: vec![kaplan_platform::OperatorStatus {
+                name: "1 Join".to_owned(),
+                state_rows: 12,
+                state_bytes: 340,
+            }],
             batch_schedule: Some("0 2 * * *".to_owned()),
             query: "SELECT \"a\" < 1".to_owned(),
         }
@@ -337,6 +366,7 @@ pub(super) mod tests {
         Status {
             version: "0.1.0".to_owned(),
             ready: true,
+            replica: None,
             error: None,
             durable_lsn: Lsn(120),
             served_lsn: Lsn(118),

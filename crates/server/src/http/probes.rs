@@ -4,7 +4,7 @@ use super::App;
 use super::error::ApiError;
 use axum::Json;
 use axum::extract::State;
-use kaplan_platform::{Code, Error, Status};
+use kaplan_platform::{Code, Error, ReplicaStatus, Status};
 use std::time::{Duration, Instant};
 
 /// How long an instance that was replaced is left alone. A platform that runs two for a moment ends
@@ -30,11 +30,14 @@ fn liveness(failed: Option<Error>, time: Duration) -> Result<&'static str, ApiEr
     }
 }
 
-/// Reads and writes are accepted.
-pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, ApiError> {
+/// Reads and writes are accepted; by a replica, reads.
+pub(super) async fn ready(State(app): State<App>) -> Result<String, ApiError> {
     let status = app.platform.status()?;
+    if let Some(replica) = &status.replica {
+        return follows(status.ready, replica);
+    }
     match (status.ready, status.error) {
-        (true, _) => Ok("ready\n"),
+        (true, _) => Ok("ready\n".to_owned()),
         (false, Some(error)) => {
             Err(ApiError::new(Code::Unavailable, format!("not ready: {error}"))
                 .hint("this instance does not recover by itself: start it again"))
@@ -44,6 +47,17 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, ApiErr
                 .hint("ask again in a moment"))
         }
     }
+}
+
+/// A read replica is ready while it hears of what is written; it says how far it is behind.
+fn follows(ready: bool, replica: &ReplicaStatus) -> Result<String, ApiError> {
+    let (behind, newest) = (replica.commits_behind, replica.newest_lsn);
+    if ready {
+        return Ok(format!("ready, a read replica {behind} commits behind LSN {newest}\n"));
+    }
+    let reason = replica.error.as_deref().unwrap_or("recovering or shutting down");
+    Err(ApiError::new(Code::Unavailable, format!("not ready, a read replica: {reason}"))
+        .hint("ask again in a moment"))
 }
 
 /// `GET /v1/status`.

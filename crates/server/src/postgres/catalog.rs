@@ -41,6 +41,8 @@ pub(super) struct Identity {
     pub database: String,
     pub user: String,
     pub pid: i32,
+    /// Whether a read replica answers.
+    pub replica: bool,
     /// The session's settings.
     pub variables: BTreeMap<String, String>,
 }

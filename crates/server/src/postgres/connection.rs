@@ -82,7 +82,7 @@ impl Connection {
         too_large(statement).map_err(sqlstate::error)?;
         let mut state = self.state.lock().await;
         if !state.started {
-            state.session.variables = identity(client).variables;
+            state.session.variables = identity(client, &self.shared.platform).variables;
             state.started = true;
         }
         if let Some((sql, rows)) = state.described.take()
@@ -95,7 +95,7 @@ impl Connection {
         }
         let Shared { platform, catalog } = &*self.shared;
         if let Some(question) = catalog.question(statement).map_err(sqlstate::error)? {
-            let mut identity = identity(client);
+            let mut identity = identity(client, platform);
             identity.variables.clone_from(&state.session.variables);
             let rows = catalog.answer(platform, &identity, question).await;
             return rows.map(Answer::Rows).map_err(sqlstate::error);
@@ -155,7 +155,7 @@ impl Connection {
     async fn variables<C: ClientInfo>(&self, client: &C) -> BTreeMap<String, String> {
         let mut state = self.state.lock().await;
         if !state.started {
-            state.session.variables = identity(client).variables;
+            state.session.variables = identity(client, &self.shared.platform).variables;
             state.started = true;
         }
         state.session.variables.clone()

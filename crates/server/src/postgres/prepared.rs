@@ -33,14 +33,20 @@ pub(super) struct Shared {
 pub(super) struct Parser(pub Arc<Shared>);
 
 /// Who the client is, as the system catalogs show it.
-pub(super) fn identity<C: ClientInfo>(client: &C) -> Identity {
+pub(super) fn identity<C: ClientInfo>(client: &C, platform: &Platform) -> Identity {
     let named = |key: &str| client.metadata().get(key).cloned();
     let user = named(METADATA_USER).unwrap_or_else(|| "kaplan".to_owned());
+    let mut variables = settings::at_startup(client.metadata().iter()).unwrap_or_default();
+    let replica = platform.is_replica();
+    if replica {
+        variables.insert("transaction_read_only".to_owned(), "on".to_owned());
+    }
     Identity {
+        replica,
         database: named(METADATA_DATABASE).unwrap_or_else(|| user.clone()),
         user,
         pid: client.pid_and_secret_key().0,
-        variables: settings::at_startup(client.metadata().iter()).unwrap_or_default(),
+        variables,
     }
 }
 
@@ -135,7 +141,8 @@ impl QueryParser for Parser {
         let (known, columns) = match keyword(sql).as_str() {
             _ if session::transaction(sql).is_some() => Types::default(),
             "SELECT" | "WITH" | "VALUES" | "TABLE" | "INSERT" | "UPDATE" | "DELETE" => {
-                let described = self.described(sql, types, &identity(client)).await;
+                let described =
+                    self.described(sql, types, &identity(client, &self.0.platform)).await;
                 described.map_err(|e| sqlstate::of_statement(e, sql))?
             }
             _ => Types::default(),

@@ -28,6 +28,7 @@ pub(super) fn sqlstate(code: Code) -> &'static str {
         Code::InvalidOffset => "2201X",
         Code::Cardinality => "21000",
         Code::FailedTransaction => "25P02",
+        Code::ReadOnly => "25006",
         Code::NoTransaction => "25P01",
         Code::UnknownSavepoint => "3B001",
         Code::DivisionByZero => "22012",

@@ -26,7 +26,8 @@ const COLUMNS: [(&str, &str); 6] = [
     ("rest", "jsonb"),
 ];
 
-const ROW: &str = r#"{"id":7,"name":"\u00e9","price":"1.25","at":"2024-01-31T00:00:00Z","tags":["a",null],"x":{"y":[1]}}"#;
+const ROW: &str = r#"{"id":7,"name":"\u00e9","price":"1.25","at":"2024-01-31T00:00:00Z",
+    "tags":["a",null],"x":{"y":[1]}}"#;
 const AVRO_SCHEMA: &str = r#"{"type":"record","name":"r","fields":[{"name":"id","type":"long"},
     {"name":"name","type":["null","string"]},{"name":"tags","type":{"type":"array","items":"string"}},
     {"name":"more","type":{"type":"map","values":"double"}},

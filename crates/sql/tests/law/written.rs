@@ -279,6 +279,14 @@ pub const CASES: &[Written] = &[
         commits: &["+t 1,+2t 2", "-t 2,+t NULL", "+t 1"],
     },
     Written {
+        name: "the sum of a constant over no rows",
+        tables: &["table t: x integer"],
+        views: &[
+            "SELECT sum(y) AS s, count(*) AS n FROM (SELECT CAST(1 AS double precision) AS y FROM t) AS a",
+        ],
+        commits: &["+t 1", "-t 1"],
+    },
+    Written {
         name: "a sum of NUMERIC beside one distinct count",
         tables: &["table t: k integer, x numeric(10;2)"],
         views: &["SELECT count(DISTINCT k) AS n, sum(x) AS s FROM t"],

@@ -296,6 +296,7 @@ fn of_the_connection(identity: &Identity) -> Vec<Function> {
         function("pg_backend_pid", DataType::Int32, move |_, rows| {
             Ok(Arc::new(Int32Array::from(vec![pid; rows])))
         }),
+        flag("pg_is_in_recovery", identity.replica),
         current_setting(identity),
         set_config(),
         schemas(),
@@ -359,7 +360,6 @@ fn of_every_object() -> Vec<Function> {
         "pg_advisory_unlock",
     ];
     let no = [
-        "pg_is_in_recovery",
         "row_security_active",
         "pg_is_other_temp_schema",
         "pg_relation_is_publishable",

@@ -33,6 +33,7 @@ fn bad(row: u64, message: impl std::fmt::Display) -> Error {
 
 impl CopyIn {
     pub fn start(platform: &Platform, session: &Session, mut plan: Plan) -> Result<Self> {
+        platform.check_writable("COPY FROM")?;
         plan.table = platform.resolve(session, &plan.table);
         let all = platform.stream_schema(&plan.table)?;
         let names = match plan.columns.is_empty() {
