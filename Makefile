@@ -14,9 +14,12 @@ STEPS ?= 50000
 SECONDS ?= 60
 # Rows of `make bench-sources`, which measures the dev profile.
 SOURCE_ROWS ?= 200000
-# `make bench`: rows of history, and the profile; a release build takes long the first time.
+# `make bench`: events of history, rows of state whose change is measured, and the profile; a release
+# build takes long the first time. BENCH= has more options, such as '--only replay --queries q4,q7'.
+EVENTS ?= 10000000
 ROWS ?= 10000000
 PROFILE ?= release
+BENCH ?=
 # A fresh seed unless one is given: SEED=17 repeats a run. Expanded once, so that a target prints
 # the seed that it uses.
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
@@ -31,7 +34,7 @@ RUN_FUZZ := $(CARGO) test -q -p kaplan-server --test fuzz --
 RUN_CORPUS := $(CARGO) test -q -p kaplan-server --test corpus --
 RUN_SIMULATE := $(CARGO) run -q -p kaplan-log --example simulate --
 
-.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud cold-start image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-sources mutants clean-data
+.PHONY: help setup build demo test test-program check deploy-check deploy-selftest rehearse-cloud cold-start image deb fmt tidy law slt slt-all slt-write slt-postgres coverage program crash-matrix simulate fuzz soak evidence bench bench-sources mutants bench-programs profile clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -140,8 +143,20 @@ image: program ## Put the program into an image, without a container engine: dep
 deb: program ## Put the program into a Debian package: deploy/out/kaplan_*.deb
 	deploy/debian/build.sh "$(PROGRAM)" deploy/out
 
-bench: setup ## Measure throughput and latency into bench/results.*: ROWS= PROFILE=dev
-	$(CARGO) run --profile $(PROFILE) -q -p kaplan-platform --example bench -- --rows $(ROWS)
+# Where a profile's programs are; cargo calls the directory of `dev` debug.
+BUILT := $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
+bench-programs: setup
+	$(CARGO) build --profile $(PROFILE) -q -p kaplan-nexmark
+	$(CARGO) build --profile $(PROFILE) -q -p kaplan-cli --example bench
+
+bench: bench-programs ## Measure beside DuckDB, DataFusion, chDB into bench/results.*: EVENTS= ROWS= PROFILE=dev
+	python3 bench/run.py --program "$(BUILT)/examples/bench" --generator "$(BUILT)/kaplan-nexmark" \
+	  --events $(EVENTS) --rows $(ROWS) $(BENCH)
+
+profile: bench-programs ## Flame graphs of the replays (needs apt linux-perf): EVENTS= PROFILE=dev
+	python3 bench/flame.py --program "$(BUILT)/examples/bench" --generator "$(BUILT)/kaplan-nexmark" \
+	  --events $(EVENTS) $(BENCH)
 
 bench-sources: program ## Sources beside librdkafka and pg_recvlogical on the same servers: SOURCE_ROWS=
 	@$(CARGO) run -q -p kaplan-cli --example bench_sources -- --rows $(SOURCE_ROWS)

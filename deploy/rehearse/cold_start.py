@@ -19,7 +19,7 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.realpath(os.path.join(HERE, '..', '..'))
-STREAMS = 10
+STREAMS = 50  # an append costs more, the more files its table has
 INSERT = 100_000  # groups a statement
 START_S = 600
 

@@ -12,6 +12,7 @@ use crate::group::{AggregateMerger, StateMerger};
 use crate::key::hash_arrays;
 use crate::linear::LinearSpec;
 use crate::recompute::distinct_keys;
+use crate::split::Split;
 use crate::trace::{Merge, consolidate};
 use crate::{Delta, GroupTable, Input, Operator, Result, Trace};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -301,6 +302,10 @@ impl Operator for Aggregate {
 
     fn is_bounded(&self) -> bool {
         self.spec.group.is_empty() || self.input.is_bounded()
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        Split::by_keys(self.input.splits(), &self.spec.group, Some)
     }
 
     fn describe(&self) -> String {

@@ -4,7 +4,9 @@
 //! view begins a new one wherever a batch run computes, so that what the batch view covers can be
 //! let go without touching what came after. Batches never merge across a cut.
 
+use crate::delta::concat_deltas;
 use crate::operator::{explain, growth, visit_keepers, visit_traces, visit_traces_mut};
+use crate::split::Sharing;
 use crate::trace::{Merge, concat};
 use crate::{AggregateSpec, Batch, Clocks, Delta, Error, Input, Operator, Result, Trace};
 use kaplan_base::Lsn;
@@ -123,7 +125,7 @@ impl Circuit {
             }
             Root::Rows(node) => {
                 let deltas = node.step(input)?;
-                for delta in &deltas {
+                for delta in concat_deltas(deltas.clone())? {
                     let rows = crate::operator::relabel(&delta.rows, generation.trace.schema())?;
                     generation.trace.insert(delta.with_rows(rows))?;
                 }
@@ -144,6 +146,53 @@ impl Circuit {
         }
         let trace = self.empty_trace();
         self.generations.push(Generation { after: at, trace });
+    }
+
+    /// How the rows of its sources can be dealt to circuits of this view that add up; None: they
+    /// cannot. A circuit that has taken rows in cannot share.
+    #[must_use]
+    pub fn sharing(&self) -> Option<Sharing> {
+        if self.sizes().iter().any(|(rows, _)| *rows > 0) || self.generations.len() != 1 {
+            return None;
+        }
+        if self.operator_traces().is_empty() {
+            return Some(Sharing::Any);
+        }
+        let split = self.operator().splits().into_iter().next()?;
+        let mut sources = split.sources;
+        sources.sort_unstable();
+        let columns = sources.into_iter().map(|(_, column)| column).collect();
+        Some(Sharing::ByColumn(columns))
+    }
+
+    /// Takes over what another circuit of this view took in, which had its share of the same commits
+    /// as [`Circuit::sharing`] says.
+    pub fn absorb(&mut self, mut other: Self) -> Result<()> {
+        let theirs = other.operator_traces().into_iter().map(|t| t.batches().to_vec());
+        let mut theirs: std::vec::IntoIter<_> = theirs.collect::<Vec<_>>().into_iter();
+        let (Some(mine), Some(generation)) = (self.generations.last_mut(), other.generations.pop())
+        else {
+            return Err(Error::Damaged("a circuit without a generation".into()));
+        };
+        if !other.generations.is_empty() || mine.after != generation.after {
+            return Err(Error::Damaged("circuits that were cut do not add up".into()));
+        }
+        match &self.root {
+            // Groups are in both: reads would pay for what is merged once here.
+            Root::States { .. } => {
+                for batch in generation.trace.batches() {
+                    mine.trace.push(Arc::clone(batch))?;
+                }
+            }
+            Root::Rows(_) => mine.trace.absorb(generation.trace.batches()),
+        }
+        let node: &mut dyn Operator = match &mut self.root {
+            Root::States { input, .. } | Root::Rows(input) => input.as_mut(),
+        };
+        visit_traces_mut(node, &mut |trace| {
+            trace.absorb(&theirs.next().unwrap_or_default());
+            Ok(())
+        })
     }
 
     /// Lets go of what came up to this commit, which must be a cut.

@@ -3,18 +3,41 @@
 //! have, or do not have, a partner ([`crate::outer`]).
 
 use crate::delta::{batch_of, take_rows, true_rows};
+use crate::key::Keyer;
 use crate::outer::{self, Kept};
 use crate::side::Side;
-use crate::trace::{Batch, lookup_in};
+use crate::split::Split;
+use crate::trace::{Batch, lookup_in, sort};
 use crate::{Delta, Error, Input, Operator, Result, Trace};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::JoinType;
 use datafusion::physical_expr::PhysicalExpr;
 use std::sync::Arc;
 
 /// Pairs are put out in batches of at most this many rows.
 pub(crate) const OUTPUT_ROWS: usize = 64 * 1024;
+
+/// Steps with at least so many rows of input work on both sides at the same time.
+const PARALLEL_ROWS: usize = 32 * 1024;
+
+/// Does both, on two threads where it is worth it.
+fn both<T: Send>(
+    large: bool,
+    left: impl FnOnce() -> T,
+    right: impl FnOnce() -> T + Send,
+) -> Result<[T; 2]> {
+    if !large {
+        return Ok([left(), right()]);
+    }
+    std::thread::scope(|scope| {
+        let right = scope.spawn(right);
+        let left = left();
+        let right =
+            right.join().map_err(|_| Error::Damaged("one side of a join panicked".into()))?;
+        Ok([left, right])
+    })
+}
 
 /// Key expressions.
 type Expressions = Vec<Arc<dyn PhysicalExpr>>;
@@ -150,6 +173,30 @@ impl Join {
         matches!(self.kind, Inner | Left | Right | Full)
     }
 
+    /// The type of the value that decides on one side.
+    fn types(&self, split: &Split, is_left: bool) -> Option<DataType> {
+        let side = if is_left { &self.left } else { &self.right };
+        let column = *split.columns.first()?;
+        Some(side.input.schema().field(column).data_type().clone())
+    }
+
+    /// Rows dealt by both sides' keys. Columns that may be filled with NULL hold no key.
+    fn together(&self, left: Split, right: Split) -> Split {
+        use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
+        use JoinType::{Right, RightAnti, RightMark, RightSemi};
+        let width = self.left.input.schema().fields().len();
+        let (from_left, from_right) = match self.kind {
+            Inner => (true, Some(width)),
+            Left | LeftSemi | LeftAnti | LeftMark => (true, None),
+            Right => (false, Some(width)),
+            RightSemi | RightAnti | RightMark => (false, Some(0)),
+            JoinType::Full => (false, None),
+        };
+        let mut columns = if from_left { left.columns } else { Vec::new() };
+        columns.extend(from_right.iter().flat_map(|w| right.columns.iter().map(move |c| c + w)));
+        Split { sources: [left.sources, right.sources].concat(), columns }
+    }
+
     /// Rows of one side, with their key columns, as output rows.
     fn output(&self, rows: Delta, is_left: bool, marks: Option<ArrayRef>) -> Result<Delta> {
         let mut columns = rows.rows.columns()[self.pairs.width..].to_vec();
@@ -169,9 +216,32 @@ impl Join {
         Ok(rows.with_rows(batch))
     }
 
+    /// The changes of both sides; those of a large step at the same time.
+    fn changes(&mut self, input: &Input<'_>) -> Result<[Option<Delta>; 2]> {
+        let (left, right) = (&mut self.left, &mut self.right);
+        let large = input.rows() >= PARALLEL_ROWS;
+        let [left, right] = both(large, || left.change(input), || right.change(input))?;
+        Ok([left?, right?])
+    }
+
+    /// Both sides' changes as their traces take them: the order also makes probing cheap.
+    fn sorted(
+        &self,
+        left: Option<Delta>,
+        right: Option<Delta>,
+        large: bool,
+    ) -> Result<[Option<Arc<Batch>>; 2]> {
+        let (ours, theirs) = (self.left.trace.keyer(), self.right.trace.keyer());
+        let batch = |keyer: &Keyer, delta: Option<Delta>| {
+            delta.map(|delta| sort(keyer, delta).map(Arc::new)).transpose()
+        };
+        let [left, right] = both(large, || batch(ours, left), || batch(theirs, right))?;
+        Ok([left?, right?])
+    }
+
     /// The changes of both sides, and rows that go out at once because their key is NULL.
     fn inputs(&mut self, input: &Input<'_>, out: &mut Vec<Delta>) -> Result<[Option<Delta>; 2]> {
-        let mut changes = [self.left.change(input)?, self.right.change(input)?];
+        let mut changes = self.changes(input)?;
         if self.null_equals_null {
             return Ok(changes);
         }
@@ -205,27 +275,34 @@ impl Operator for Join {
     fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
         let mut out = Vec::new();
         let [left, right] = self.inputs(input, &mut out)?;
+        let [ours, theirs] = self.sorted(left, right, input.rows() >= PARALLEL_ROWS)?;
+        let of = |batch: &Option<Arc<Batch>>| batch.as_ref().map(|b| b.delta.clone());
+        let (left, right) = (of(&ours), of(&theirs));
         let before = [self.left.trace.batches().to_vec(), self.right.trace.batches().to_vec()];
         let mut pairs = Vec::new();
-        if let Some(left) = &left {
-            if self.puts_out_pairs() {
-                let batches = &before[1];
-                self.pairs.visit(left, &self.right.trace, batches, true, &mut |_, delta| {
-                    pairs.push(delta);
-                    Ok(())
-                })?;
-            }
-            self.left.trace.insert(left.clone())?;
+        if self.puts_out_pairs()
+            && let Some(left) = &left
+        {
+            let batches = &before[1];
+            self.pairs.visit(left, &self.right.trace, batches, true, &mut |_, delta| {
+                pairs.push(delta);
+                Ok(())
+            })?;
         }
-        if let Some(right) = &right {
-            if self.puts_out_pairs() {
-                let batches = self.left.trace.batches();
-                self.pairs.visit(right, &self.left.trace, batches, false, &mut |_, delta| {
-                    pairs.push(delta);
-                    Ok(())
-                })?;
-            }
-            self.right.trace.insert(right.clone())?;
+        if let Some(batch) = ours {
+            self.left.trace.push(batch)?;
+        }
+        if self.puts_out_pairs()
+            && let Some(right) = &right
+        {
+            let batches = self.left.trace.batches();
+            self.pairs.visit(right, &self.left.trace, batches, false, &mut |_, delta| {
+                pairs.push(delta);
+                Ok(())
+            })?;
+        }
+        if let Some(batch) = theirs {
+            self.right.trace.push(batch)?;
         }
         out.extend(pairs.into_iter().filter(|d| !d.is_empty()));
         let (keep_left, keep_right) = self.kept();
@@ -268,6 +345,15 @@ impl Operator for Join {
             (false, true) => Some("its left side"),
             (false, false) => Some("both sides"),
         }
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        let (left, right) = (self.left.input.splits(), self.right.input.splits());
+        let found = Split::joined(&left, &right, (&self.left.keys, &self.right.keys));
+        // Keys of two types may be equal and have two hashes.
+        let same = |(l, r): &(Split, Split)| self.types(l, true) == self.types(r, false);
+        let found = found.into_iter().filter(same);
+        found.map(|(left, right)| self.together(left, right)).collect()
     }
 
     fn describe(&self) -> String {

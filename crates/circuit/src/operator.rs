@@ -1,6 +1,7 @@
 //! Operators form a tree; a step pulls the changes of the sources through it. Each operator says
 //! whether what it puts out is only ever added to, because cheaper algorithms apply then.
 
+use crate::split::Split;
 use crate::{Clocks, Delta, Error, Result, Trace};
 use arrow::datatypes::SchemaRef;
 
@@ -11,6 +12,14 @@ pub struct Input<'a> {
     pub deltas: &'a [Vec<Delta>],
     /// What time it is after these changes.
     pub clocks: &'a Clocks,
+}
+
+impl Input<'_> {
+    /// The rows of all sources' deltas.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.deltas.iter().flatten().map(Delta::len).sum()
+    }
 }
 
 /// A node of the tree.
@@ -50,6 +59,12 @@ pub trait Operator: Send {
     /// Whether the rows that it has put out and not taken back are bounded in the same sense.
     fn is_bounded(&self) -> bool {
         self.children().iter().all(|child| child.is_bounded())
+    }
+
+    /// The ways in which the sources' rows can be dealt to several circuits that add up, by what
+    /// meets in this operator's state and below; none where there is no such way.
+    fn splits(&self) -> Vec<Split> {
+        Vec::new()
     }
     /// One line for `EXPLAIN`.
     fn describe(&self) -> String;
@@ -156,6 +171,10 @@ impl Operator for Source {
 
     fn is_bounded(&self) -> bool {
         false
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        (0..self.schema.fields().len()).map(|c| Split::of_source(self.index, c)).collect()
     }
 
     fn describe(&self) -> String {

@@ -9,6 +9,7 @@ use crate::delta::batch_of;
 use crate::emitted::Emitted;
 use crate::key::{canonical, hash_arrays};
 use crate::side::Side;
+use crate::split::{Split, column_of};
 use crate::trace::consolidate;
 use crate::{Delta, Error, Input, Operator, Result, Trace};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
@@ -193,6 +194,11 @@ impl Operator for Recompute {
 
     fn is_bounded(&self) -> bool {
         self.grows_with().is_none()
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        let output = |key: usize| self.output_keys.get(key).and_then(column_of);
+        Split::by_keys(self.side.input.splits(), &self.side.keys, output)
     }
 
     fn describe(&self) -> String {

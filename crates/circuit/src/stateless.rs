@@ -3,6 +3,7 @@
 
 use crate::delta::{batch_of, true_rows};
 use crate::operator::relabel;
+use crate::split::Split;
 use crate::{Delta, Error, Input, Operator, Result};
 use arrow::array::{Array, AsArray, ListArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::SchemaRef;
@@ -44,6 +45,10 @@ impl Operator for Filter {
 
     fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
         vec![self.input.as_mut()]
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        self.input.splits()
     }
 
     fn describe(&self) -> String {
@@ -92,6 +97,10 @@ impl Operator for Project {
 
     fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
         vec![self.input.as_mut()]
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        self.input.splits().iter().map(|s| s.projected(&self.expressions)).collect()
     }
 
     fn describe(&self) -> String {
@@ -203,6 +212,11 @@ impl Operator for Unnest {
 
     fn children_mut(&mut self) -> Vec<&mut (dyn Operator + 'static)> {
         vec![self.input.as_mut()]
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        let kept = |column| if column == self.column { Vec::new() } else { vec![column] };
+        self.input.splits().iter().map(|split| split.moved(kept)).collect()
     }
 
     fn describe(&self) -> String {

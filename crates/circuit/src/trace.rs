@@ -17,8 +17,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Batches are merged when the older one is less than this many times the size of the newer.
+/// Partial states are merged when the older batch is less than this many times the size of the newer:
+/// a group in both costs memory and every read.
 const MERGE_RATIO: usize = 3;
+/// Rows are merged when so many batches of similar size (within the same factor) have come together:
+/// each row is written again once for every such factor of the trace's size.
+const MERGE_TOGETHER: usize = 4;
+/// Batches that would have more bytes together stay apart: a column of text holds at most 2 GiB, and
+/// a merge takes its inputs' size in memory once more.
+const MERGE_BYTES: usize = 1 << 30;
+/// Rows without a key gain nothing by lying together, but many small batches cost at every read.
+const APPEND_ROWS: usize = 1 << 17;
 
 /// Batch ids are unique within a process, and above every id that was loaded from disk.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -165,7 +174,20 @@ impl Trace {
             return Ok(());
         }
         self.batches.push(batch);
-        self.compact(MERGE_RATIO)
+        while let Some(first) = self.first_to_merge() {
+            let merged = merge(&self.keyer, &self.merge, &self.batches[first..])?;
+            self.batches.truncate(first);
+            if !merged.is_empty() {
+                self.batches.push(Arc::new(merged));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what another trace of this key holds. Nothing is merged: both have been large for long.
+    pub(crate) fn absorb(&mut self, other: &[Arc<Batch>]) {
+        self.batches.extend(other.iter().cloned());
+        self.batches.sort_by_key(|batch| std::cmp::Reverse(batch.len()));
     }
 
     /// Takes out the rows whose value is at most this one; for traces ordered by value.
@@ -196,26 +218,34 @@ impl Trace {
         firsts.min().map(|first| (first ^ (1 << 63)).cast_signed())
     }
 
-    /// Merges the newest batches while the one before is less than `ratio` times their size.
-    fn compact(&mut self, ratio: usize) -> Result<()> {
+    /// Where the newest batches begin that are to be merged; None: it is well as it is.
+    fn first_to_merge(&self) -> Option<usize> {
+        let last = self.batches.last()?;
         let mut first = self.batches.len();
-        let mut size = 0;
+        let (mut size, mut bytes) = (0, 0);
         while first > 0 {
-            let older = self.batches[first - 1].len();
-            if size > 0 && older >= size * ratio {
+            let older = &self.batches[first - 1];
+            let similar = match self.merge {
+                Merge::Sum => tier(older.len()) <= tier(last.len()),
+                _ => older.len() < size * MERGE_RATIO,
+            };
+            if size > 0 && (!similar || self.is_full(size, bytes, older)) {
                 break;
             }
-            size += older;
+            size += older.len();
+            bytes += older.bytes();
             first -= 1;
         }
-        if self.batches.len() - first > 1 {
-            let merged = merge(&self.keyer, &self.merge, &self.batches[first..])?;
-            self.batches.truncate(first);
-            if !merged.is_empty() {
-                self.batches.push(Arc::new(merged));
-            }
+        let together = if matches!(self.merge, Merge::Sum) { MERGE_TOGETHER } else { 2 };
+        (self.batches.len() - first >= together).then_some(first)
+    }
+
+    /// Whether so many rows and bytes would be too many together with this batch.
+    fn is_full(&self, rows: usize, bytes: usize, older: &Batch) -> bool {
+        match self.merge {
+            Merge::Append => rows + older.len() > APPEND_ROWS,
+            _ => bytes + older.bytes() > MERGE_BYTES,
         }
-        Ok(())
     }
 
     /// The rows whose key equals one of `keys` (canonical arrays, `hashes` their hashes): for each
@@ -286,13 +316,52 @@ fn equal_range(hashes: &[u64], from: usize, hash: u64) -> Range<usize> {
     start..end
 }
 
+/// How often a batch's size has grown by [`MERGE_TOGETHER`].
+fn tier(rows: usize) -> u32 {
+    rows.max(1).ilog(MERGE_TOGETHER)
+}
+
 /// Positions in ascending order of hash.
 pub(crate) fn sorted_order(hashes: &[u64]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..hashes.len() as u32).collect();
-    if !hashes.is_sorted() {
-        order.sort_unstable_by_key(|i| (hashes[*i as usize], *i));
+    if hashes.is_sorted() {
+        return (0..hashes.len() as u32).collect();
     }
-    order
+    let mut pairs = dealt(hashes);
+    let mut start = 0;
+    // Each bucket is small and in the cache.
+    while start < pairs.len() {
+        let bucket = pairs[start].0 >> bucket_shift(hashes.len());
+        let same = |(hash, _): &&(u64, u32)| hash >> bucket_shift(hashes.len()) == bucket;
+        let end = start + pairs[start..].iter().take_while(same).count();
+        pairs[start..end].sort_unstable();
+        start = end;
+    }
+    pairs.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Hashes with their rows, in the order of the hashes' first bits.
+fn dealt(hashes: &[u64]) -> Vec<(u64, u32)> {
+    let shift = bucket_shift(hashes.len());
+    let bucket = |hash: u64| (hash >> shift) as usize;
+    let mut next = vec![0_u32; (1 << (64 - shift)) + 1];
+    for hash in hashes {
+        next[bucket(*hash) + 1] += 1;
+    }
+    for at in 1..next.len() {
+        next[at] += next[at - 1];
+    }
+    let mut pairs = vec![(0, 0); hashes.len()];
+    for (row, hash) in hashes.iter().enumerate() {
+        let to = &mut next[bucket(*hash)];
+        pairs[*to as usize] = (*hash, row as u32);
+        *to += 1;
+    }
+    pairs
+}
+
+/// How many bits of a hash come after those that name its bucket: buckets have some tens of rows.
+fn bucket_shift(rows: usize) -> u32 {
+    64 - (rows / 32).max(2).ilog2().clamp(1, 16)
 }
 
 /// Sorts rows by the hash of their key into a batch.
@@ -422,4 +491,68 @@ pub fn consolidate(deltas: Vec<Delta>) -> Result<Option<Delta>> {
         sorted.push(Arc::new(sort(&keyer, delta)?));
     }
     Ok(Some(merge(&keyer, &Merge::Sum, &sorted)?.delta))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    fn trace(merge: Merge) -> Trace {
+        let schema = Schema::new(vec![Field::new("k", DataType::Int64, false)]);
+        Trace::new(Arc::new(schema), vec![0], merge)
+    }
+
+    fn rows(trace: &Trace, values: std::ops::Range<i64>) -> Delta {
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        let schema = SchemaRef::clone(trace.schema());
+        Delta::insert(arrow::array::RecordBatch::try_new(schema, vec![values]).unwrap())
+    }
+
+    #[test]
+    fn hashes_are_ordered_whatever_they_are() {
+        // Scattered over all bits.
+        let hash = |row: u64| (row % 40_000).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for count in [0, 1, 2, 33, 1_000, 70_000] {
+            // All over, all in one bucket, and with equal ones.
+            for (shift, mask) in [(0, u64::MAX), (40, u64::MAX), (0, 0xff)] {
+                let hashes: Vec<u64> = (0..count).map(|row| (hash(row) >> shift) & mask).collect();
+                let mut expected: Vec<u32> = (0..count as u32).collect();
+                expected.sort_by_key(|row| hashes[*row as usize]);
+                assert_eq!(sorted_order(&hashes), expected, "{count} {shift} {mask}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trace_has_few_batches_and_writes_rows_seldom() {
+        let mut trace = trace(Merge::Sum);
+        let mut written = 0;
+        for step in 0..5_000 {
+            let before: Vec<u64> = trace.batches().iter().map(|b| b.id).collect();
+            let delta = rows(&trace, step..step + 1);
+            trace.insert(delta).unwrap();
+            let new = trace.batches().iter().filter(|b| !before.contains(&b.id));
+            written += new.map(|b| b.len()).sum::<usize>();
+            let most = (MERGE_TOGETHER - 1) * (tier(trace.len()) as usize + 1);
+            assert!(trace.batches().len() <= most, "{} batches", trace.batches().len());
+        }
+        assert_eq!(trace.len(), 5_000);
+        // Once for each tier, and once to come in.
+        assert!(written <= 5_000 * (tier(5_000) as usize + 1), "{written} rows written");
+    }
+
+    #[test]
+    fn rows_without_a_key_are_not_written_again_and_again() {
+        let mut trace = trace(Merge::Append);
+        for step in 0..10 {
+            let from = step * APPEND_ROWS as i64;
+            let delta = rows(&trace, from..from + APPEND_ROWS as i64);
+            trace.insert(delta).unwrap();
+            trace.insert(rows(&trace, 0..10)).unwrap();
+        }
+        assert!(trace.batches().iter().all(|b| b.len() <= APPEND_ROWS));
+        assert!(trace.batches().len() <= 20, "{} batches", trace.batches().len());
+    }
 }

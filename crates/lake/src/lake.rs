@@ -118,6 +118,11 @@ impl Lake {
     pub async fn create(&self, spec: &TableSpec) -> Result<(), Error> {
         let columns = schema::delta_columns(spec)?;
         self.finish_drop(spec).await?;
+        // The builder would read an existing table's log once more.
+        match self.open_table(spec).await {
+            Err(Error::Missing { .. }) => {}
+            opened => return opened.map(drop),
+        }
         let log_store = self.log_store(spec);
         let created = CreateBuilder::new()
             .with_log_store(log_store)

@@ -298,7 +298,7 @@ async fn jump_to(inner: &Arc<Inner>, start: Lsn) -> Result<()> {
             let mut moved = Vec::with_capacity(left.len());
             for view in left {
                 let name = view.compiled.name.clone();
-                let progress = replay::Progress::default();
+                let progress = Arc::new(replay::Progress::default());
                 match replay::to_archive(&history, view, &there, &progress).await {
                     Ok(view) => moved.push(view),
                     Err(error) => tracing::error!(view = name, %error, "the view is built again"),

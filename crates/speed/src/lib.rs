@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod driver;
 mod error;
 pub mod replay;
+mod scan;
 mod snapshot;
 mod streams;
 

@@ -5,21 +5,18 @@
 //! circuit's later generations add up.
 
 use crate::driver::{Attached, catch_up};
+use crate::scan::{Scan, Takers, step};
 use crate::streams::Streams;
 use crate::{Error, Result};
 use datafusion::execution::context::SessionContext;
-use datafusion::prelude::{Expr, col, lit};
-use futures::StreamExt;
+use datafusion::prelude::{col, lit};
 use kaplan_base::Lsn;
 use kaplan_circuit::{Clocks, Delta, Input};
 use kaplan_lake::Lake;
 use kaplan_log::Log;
-use kaplan_sql::{CompiledView, SourceInfo};
+use kaplan_sql::CompiledView;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Rows of history in one step.
-const STEP_ROWS: usize = 1 << 19;
+use std::sync::atomic::AtomicU64;
 
 /// Where history comes from.
 #[derive(Clone)]
@@ -51,7 +48,7 @@ pub async fn replay(
     after: Lsn,
     cut: Option<(Lsn, Clocks)>,
     archived: &(Lsn, Clocks),
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> Result<Attached> {
     let circuit = compiled.circuit(after)?;
     let clocks = Clocks::default();
@@ -77,7 +74,7 @@ pub async fn resume(
     history: &History,
     view: Attached,
     archived: &(Lsn, Clocks),
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> Result<Attached> {
     let view = from_lake(history, view, archived, progress).await?;
     let head = history.log.head();
@@ -89,7 +86,7 @@ pub async fn to_archive(
     history: &History,
     view: Attached,
     archived: &(Lsn, Clocks),
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> Result<Attached> {
     from_lake(history, view, archived, progress).await
 }
@@ -102,7 +99,7 @@ pub async fn reach(
     to: Lsn,
     archived: &(dyn Fn() -> Lsn + Send + Sync),
 ) -> Result<Attached> {
-    let progress = Progress::default();
+    let progress = Arc::new(Progress::default());
     loop {
         view = from_log(history, view, to).await?;
         if view.lsn >= to {
@@ -119,78 +116,33 @@ async fn from_lake(
     history: &History,
     mut view: Attached,
     (to, clocks): &(Lsn, Clocks),
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> Result<Attached> {
     let to = *to;
     if to <= view.lsn {
         return Ok(view);
     }
     view.clocks = clocks.clone();
-    let compiled = Arc::clone(&view.compiled);
-    for (index, source) in compiled.sources.iter().enumerate() {
-        let Some(info) = history.streams.named(&source.stream) else { continue };
+    let (compiled, after) = (Arc::clone(&view.compiled), view.lsn);
+    let most = history.session.state().config().target_partitions();
+    let mut takers = Takers::of(view, most)?;
+    for wanted in takers.wanted(&compiled.sources) {
+        let Some(info) = history.streams.named(&wanted.stream) else { continue };
         let table = history.lake.table(&info.table()).await?;
-        let range = col("_lsn").gt(lit(view.lsn.to_i64())).and(col("_lsn").lt_eq(lit(to.to_i64())));
-        let columns = columns_of(source, info.append_only);
+        let range = col("_lsn").gt(lit(after.to_i64())).and(col("_lsn").lt_eq(lit(to.to_i64())));
+        let columns = wanted.columns(&info.schema, info.append_only);
         let frame = history.session.read_table(table)?.filter(range)?.select(columns)?;
-        let mut rows = frame.execute_stream().await?;
-        let mut pending: Vec<Delta> = Vec::new();
-        let mut count = 0;
-        while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            count += batch.num_rows();
-            progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            pending.push(if info.append_only {
-                Delta::insert(batch)
-            } else {
-                Delta::from_weighted_batch(&batch)?
-            });
-            if count >= STEP_ROWS {
-                view = feed(view, index, &mut pending).await?;
-                count = 0;
-            }
-        }
-        view = feed(view, index, &mut pending).await?;
+        let parts = frame.execute_stream_partitioned().await?;
+        let (append_only, progress) = (info.append_only, Arc::clone(progress));
+        takers = takers.take_in(Scan { wanted, append_only, parts, progress }).await?;
     }
+    let mut view = takers.together()?;
     if !compiled.clocks.is_empty() {
-        let deltas: Vec<Vec<Delta>> = vec![Vec::new(); compiled.sources.len()];
-        view = step(view, deltas).await?;
+        let deltas = vec![Vec::new(); compiled.sources.len()];
+        view.circuit = step(view.circuit, deltas, view.clocks.clone()).await?;
     }
     view.lsn = to;
     Ok(view)
-}
-
-fn columns_of(source: &SourceInfo, append_only: bool) -> Vec<Expr> {
-    // `col` would fold upper case; `ident` takes names as they are.
-    let mut columns: Vec<_> = source
-        .schema
-        .fields()
-        .iter()
-        .map(|f| datafusion::prelude::ident(f.name().as_str()))
-        .collect();
-    if !append_only {
-        columns.push(col("_weight"));
-    }
-    columns
-}
-
-/// One step with rows of one source, off the async threads.
-async fn feed(view: Attached, index: usize, pending: &mut Vec<Delta>) -> Result<Attached> {
-    if pending.is_empty() {
-        return Ok(view);
-    }
-    let mut deltas: Vec<Vec<Delta>> = vec![Vec::new(); view.compiled.sources.len()];
-    deltas[index] = std::mem::take(pending);
-    step(view, deltas).await
-}
-
-async fn step(mut view: Attached, deltas: Vec<Vec<Delta>>) -> Result<Attached> {
-    tokio::task::spawn_blocking(move || {
-        view.circuit.step(&Input { deltas: &deltas, clocks: &view.clocks })?;
-        Ok(view)
-    })
-    .await
-    .map_err(|_| Error::Stopped)?
 }
 
 /// Feeds the commits of the log up to `to`.

@@ -119,9 +119,8 @@ fn condition(join: &Join) -> Result<Condition, DataFusionError> {
 
 /// The rows of both sides: keys, time, side, the columns of the left, the columns of the right.
 fn one_list(join: &Join, condition: &Condition) -> Result<LogicalPlan, DataFusionError> {
-    let null = |schema: &DFSchema, i: usize| {
-        ScalarValue::try_from(schema.field(i).data_type()).map(|null| lit(null))
-    };
+    let null =
+        |schema: &DFSchema, i: usize| ScalarValue::try_from(schema.field(i).data_type()).map(lit);
     let (l, r) = (join.left.schema(), join.right.schema());
     // A row at the same time comes before those that may see it.
     let right_side = match condition.op {

@@ -86,7 +86,9 @@ fn wait_for<T: Send + 'static>(
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let start = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(1).thread_name("kaplan-recompute").build().ok()
+        // A replay runs parts for several circuits at a time.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads(threads).thread_name("kaplan-recompute").build().ok()
     };
     let gone = |why: &str| DataFusionError::Internal(format!("a part of a plan: {why}"));
     let runtime = RUNTIME.get_or_init(start).as_ref().ok_or_else(|| gone("no thread for it"))?;

@@ -129,6 +129,10 @@ impl Case {
         }
         self.cuts(&subject, rng, &truth).await?;
         agree("all rows in another order", &truth, subject.shuffled(rng).await)?;
+        if let Some(shared) = subject.shared(rng).await {
+            agree("circuits that share the rows", &truth, shared)?;
+            done.push("shared");
+        }
         done.extend(self.lambda(&subject, rng, &truth).await?);
         if subject.circuit()?.explain().contains("emits changes") {
             done.push("emits");

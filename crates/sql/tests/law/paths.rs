@@ -7,7 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
-    AggregateSpec, Batch, Circuit, Clocks, Delta, GroupTable, Input, NOW, Output, Trace,
+    AggregateSpec, Batch, Circuit, Clocks, Delta, GroupTable, Input, NOW, Output, Sharing, Trace,
     decode_batch, encode_batch,
 };
 use kaplan_sql::{CompiledView, Core};
@@ -162,6 +162,75 @@ impl Subject<'_> {
             self.step(&mut circuit, &[chunk], self.commits.len())?;
         }
         self.read_circuit(&circuit, self.commits.len()).await
+    }
+
+    /// All rows dealt to a few circuits, in any order and in small steps, that are then put
+    /// together and take a last step together; None where circuits do not add up.
+    pub async fn shared(&self, rng: &mut ChaCha8Rng) -> Option<Rows> {
+        let first = match self.circuit() {
+            Ok(circuit) => circuit,
+            Err(error) => return Some(Err(error)),
+        };
+        let sharing = first.sharing()?;
+        match self.put_together(first, &sharing, rng) {
+            Ok(circuit) => Some(self.read_circuit(&circuit, self.commits.len()).await),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn put_together(
+        &self,
+        first: Circuit,
+        sharing: &Sharing,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Circuit, String> {
+        let mut circuits = vec![first, self.circuit()?];
+        let clocks = self.clocks(self.commits.len());
+        let mut changes = self.flat(0..self.commits.len());
+        changes.shuffle(rng);
+        let last = changes.split_off(changes.len() - changes.len() / 4);
+        for chunk in changes.chunks(5) {
+            for (circuit, deltas) in self.deal(chunk, sharing, 2, rng)?.iter().enumerate() {
+                let input = Input { deltas, clocks: &clocks };
+                circuits[circuit].step(&input).map_err(text)?;
+            }
+        }
+        let other = circuits.pop().ok_or("no circuit")?;
+        let mut circuit = circuits.pop().ok_or("no circuit")?;
+        circuit.absorb(other).map_err(text)?;
+        self.step(&mut circuit, &[&last], self.commits.len())?;
+        Ok(circuit)
+    }
+
+    /// The input of each of `count` circuits: for each source its share of the changes.
+    fn deal(
+        &self,
+        changes: &[Change],
+        sharing: &Sharing,
+        count: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Vec<Vec<Vec<Delta>>>, String> {
+        let mut hands = vec![vec![Vec::new(); self.view.sources.len()]; count];
+        for (index, source) in self.view.sources.iter().enumerate() {
+            let table = self.tables.iter().position(|t| t.name == source.stream).unwrap();
+            let Some(rows) = delta(self.tables, table, changes) else { continue };
+            let rows = rows.with_rows(rows.rows.project(&source.columns).unwrap());
+            let hands_of: Vec<usize> = match sharing {
+                Sharing::Any => (0..rows.len()).map(|_| rng.random_range(0..count)).collect(),
+                Sharing::ByColumn(columns) => {
+                    let key = rows.rows.column(columns[index]);
+                    let key = kaplan_circuit::canonical(key).map_err(text)?;
+                    let hashes = kaplan_circuit::hash_arrays(&[key], rows.len()).map_err(text)?;
+                    hashes.iter().map(|hash| *hash as usize % count).collect()
+                }
+            };
+            for (hand, deltas) in hands.iter_mut().enumerate() {
+                let mine = (0..rows.len()).filter(|row| hands_of[*row] == hand);
+                let mine = mine.map(|row| row as u32).collect::<Vec<_>>();
+                deltas[index].push(rows.take(&mine.into()).map_err(text)?);
+            }
+        }
+        Ok(hands)
     }
 
     /// The batch view over the commits of a range, computed in a few parts.

@@ -1,6 +1,6 @@
 //! A platform with default settings in a directory of its own, and short ways to ask it.
 //!
-//! Each part of the benchmark opens one, so that no part pays for the data of another.
+//! Each measurement opens one, so that none pays for the data of another.
 
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
@@ -18,7 +18,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Site {
     pub platform: Platform,
     session: Session,
-    _dir: TempDir,
+    data_dir: PathBuf,
+    _dir: Option<TempDir>,
 }
 
 /// `$XDG_CACHE_HOME/kaplan/bench`, which is on a disk.
@@ -33,11 +34,24 @@ fn parent() -> Result<PathBuf> {
 }
 
 impl Site {
+    /// One in a directory that is deleted at the end.
     pub async fn open() -> Result<Self> {
         let dir = tempfile::tempdir_in(parent()?)?;
-        let settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
+        let mut site = Self::at(dir.path().join("data")).await?;
+        site._dir = Some(dir);
+        Ok(site)
+    }
+
+    /// One in a directory that stays.
+    pub async fn at(data_dir: PathBuf) -> Result<Self> {
+        let settings = Settings { data_dir: data_dir.clone(), ..Settings::default() };
         let platform = Platform::open(settings, Arc::new(SystemClock)).await?;
-        Ok(Self { platform, session: Session::default(), _dir: dir })
+        Ok(Self { platform, session: Session::default(), data_dir, _dir: None })
+    }
+
+    /// Where its data are.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.data_dir
     }
 
     pub async fn close(self) -> Result<()> {
