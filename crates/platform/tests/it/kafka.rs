@@ -340,7 +340,10 @@ fn registered() -> Vec<(&'static str, serde_json::Value)> {
     let long = serde_json::json!({"name": "id", "type": "long"});
     let name = serde_json::json!({"name": "name", "type": "string"});
     let none = serde_json::json!({"name": "more", "type": "null"});
-    let record = |name: &str, fields: serde_json::Value| serde_json::json!({"type": "record", "name": name, "fields": fields});
+    let record = |name: &str, fields: serde_json::Value| {
+        let kind = "record";
+        serde_json::json!({"type": kind, "name": name, "fields": fields})
+    };
     let row = record(
         "Value",
         serde_json::json!([long, {"name": "name", "type": ["null", "string"], "default": null}]),

@@ -170,15 +170,25 @@ fn connectors(all: &[ConnectorStatus], now_us: i64) -> Markup {
             tbody { @for c in all { tr {
                 th scope="row" { (c.name) }
                 td { (c.connector) }
-                td { span.badge.ok[c.state == "running"].bad[c.state == "stuck" || c.state == "retrying"] { (c.state) } }
+                td { (condition(&c.state)) }
                 td.n { (ago(c.since_us, now_us)) }
-                td.n { @if let (Some(lag), Some(unit)) = (c.lag, &c.lag_unit) { (grouped(lag)) " " (unit) } @else { "–" } }
+                td.n { (behind(c)) }
                 td.n { (grouped(c.rows)) }
                 td.n { (grouped(c.errors)) }
                 td { (c.message.as_deref().unwrap_or("")) }
             } } }
         } }
     }
+}
+
+fn condition(state: &str) -> Markup {
+    let bad = matches!(state, "stuck" | "retrying");
+    html! { span.badge.ok[state == "running"].bad[bad] { (state) } }
+}
+
+fn behind(c: &ConnectorStatus) -> String {
+    let lag = c.lag.zip(c.lag_unit.as_deref());
+    lag.map_or("–".to_owned(), |(amount, unit)| format!("{} {unit}", grouped(amount)))
 }
 
 fn views(status: &Status, now_us: i64) -> Markup {
