@@ -8,7 +8,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
@@ -96,15 +96,17 @@ fn is_sum(expr: &Expr) -> bool {
     matches!(expr, Expr::AggregateFunction(call) if call.func.name() == "sum")
 }
 
-/// A rule of DataFusion's, or the careful one in its place.
-pub(crate) fn logical_rule(
-    rule: Arc<dyn OptimizerRule + Send + Sync>,
-) -> Arc<dyn OptimizerRule + Send + Sync> {
-    match rule.name() {
-        "push_down_filter" => Arc::new(CarefulPushDown),
-        "single_distinct_aggregation_to_group_by" => Arc::new(CarefulSingleDistinct),
+/// DataFusion's logical rules, some of them careful ones. Without the one that leaves constants out of
+/// `GROUP BY`: of constants alone it makes an aggregate that has a row over no rows too.
+pub(crate) fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let careful = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
+        "push_down_filter" => Arc::new(CarefulPushDown) as _,
+        "single_distinct_aggregation_to_group_by" => Arc::new(CarefulSingleDistinct) as _,
         _ => rule,
-    }
+    };
+    let mut rules = Optimizer::new().rules;
+    rules.retain(|rule| rule.name() != "eliminate_group_by_constant");
+    rules.into_iter().map(careful).collect()
 }
 
 /// DataFusion's physical rules, some of them careful ones. Without the one that answers aggregates

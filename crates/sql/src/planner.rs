@@ -137,11 +137,10 @@ impl Planner {
         options.sql_parser.parse_float_as_decimal = true;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;
-        let rules = Optimizer::new().rules.into_iter().map(careful::logical_rule);
         let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
-            .with_optimizer_rules(rules.collect())
+            .with_optimizer_rules(careful::logical_rules())
             .with_physical_optimizer_rules(careful::physical_rules());
         let mut base = crate::functions::register(builder).build();
         let hop = Arc::new(dialect::hop_starts());

@@ -279,6 +279,14 @@ pub const CASES: &[Written] = &[
         commits: &["+t 1,+2t 2", "-t 2,+t NULL", "+t 1"],
     },
     Written {
+        name: "one distinct constant over no rows",
+        tables: &["table t: x integer"],
+        views: &[
+            "SELECT sum(DISTINCT 2 - 4) AS s, count(*) AS n FROM (SELECT x FROM t WHERE x > 1) AS a",
+        ],
+        commits: &["+t 1", "+t 2", "-t 2"],
+    },
+    Written {
         name: "the sum of a constant over no rows",
         tables: &["table t: x integer"],
         views: &[
