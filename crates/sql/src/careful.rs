@@ -44,6 +44,8 @@ impl OptimizerRule for CarefulPushDown {
 
 fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
     let (mut outer, mut columnless) = (false, false);
+    // A condition on a column that is a constant below has no columns there.
+    let (mut constants, mut one_group) = (false, false);
     plan.apply(|node| {
         match node {
             LogicalPlan::Join(join) => {
@@ -54,11 +56,15 @@ fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
                 let parts = split_conjunction(&filter.predicate);
                 columnless |= parts.iter().any(|p| p.column_refs().is_empty());
             }
+            LogicalPlan::Projection(projection) => {
+                constants |= projection.expr.iter().any(|e| e.column_refs().is_empty());
+            }
+            LogicalPlan::Aggregate(aggregate) => one_group |= aggregate.group_expr.is_empty(),
             _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(!outer && !columnless)
+    Ok(!outer && !columnless && !(constants && one_group))
 }
 
 /// The rule that counts distinct values in two aggregations. It adds up sums of `NUMERIC` twice, each

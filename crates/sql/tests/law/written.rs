@@ -279,6 +279,13 @@ pub const CASES: &[Written] = &[
         commits: &["+t 1,+2t 2", "-t 2,+t NULL", "+t 1"],
     },
     Written {
+        name: "a condition on a constant of an outer join, over an aggregate without groups",
+        tables: &["table t: x integer"],
+        views: &["SELECT count(*) AS n FROM (SELECT max(x) AS m FROM t WHERE 1 > 2) AS a \
+                  LEFT JOIN (SELECT x FROM t WHERE 1 > 2) AS b ON b.x = a.m WHERE -2 >= b.x"],
+        commits: &["+t 1"],
+    },
+    Written {
         name: "one distinct constant over no rows",
         tables: &["table t: x integer"],
         views: &[
