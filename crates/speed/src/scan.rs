@@ -147,7 +147,9 @@ impl Takers {
     pub(crate) fn of(view: Attached, most: usize) -> Result<Self> {
         let sharing = view.circuit.sharing();
         let count = if sharing.is_some() { most.clamp(1, MOST_CIRCUITS) } else { 1 };
-        let new = |_| view.compiled.circuit(view.lsn);
+        // It may have been cut and let go since, and be empty all the same.
+        let after = view.circuit.generations().first().map_or(view.lsn, |g| g.after);
+        let new = |_| view.compiled.circuit(after);
         let others = (1..count).map(new).collect::<std::result::Result<_, _>>()?;
         let columns = match sharing {
             Some(Sharing::ByColumn(columns)) => Some(columns),

@@ -211,6 +211,12 @@ async fn good_rows_keep_their_values() {
 #[tokio::test]
 async fn views_refuse_constructs_by_the_names_that_sql_has() {
     for (sql, name) in [
+        ("SELECT a.id FROM s AS a ASOF JOIN s AS b USING (id)", "an ASOF JOIN without ON"),
+        ("SELECT a.id FROM s AS a ASOF JOIN s AS b WHERE a.id > b.id", "an ASOF JOIN without ON"),
+        (
+            "SELECT a.id FROM s AS a JOIN s FOR SYSTEM_TIME AS OF PROCTIME() AS b ON a.id = b.id",
+            "FOR SYSTEM_TIME AS OF",
+        ),
         ("SELECT a.id FROM s AS a CROSS APPLY (SELECT 1) AS b", "APPLY"),
         ("SELECT id, random() FROM s", "random()"),
         (

@@ -46,7 +46,7 @@ impl<'a> Source<'a> {
         })?;
         check_shape(&tokens)?;
         let tokens = with_emit_apart(with_keys_as_arguments(without_flink_wrappers(tokens)));
-        let tokens = with_asof_in_conditions(with_symmetric_bounds(tokens));
+        let tokens = with_asof_in_conditions(with_symmetric_bounds(tokens))?;
         let (spans, end) = byte_spans(text, &tokens);
         Ok((Source { text, spans, end }, tokens))
     }
@@ -249,22 +249,32 @@ fn with_symmetric_bounds(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 }
 
 /// Turns `ASOF [LEFT] JOIN r ON condition` into `[LEFT] JOIN r ON kaplan_asof(true) AND condition`. A
-/// `MATCH_CONDITION (times)` before `ON`, as Snowflake writes it, is a part of the condition.
-fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    if !tokens.iter().any(|t| is_word(&t.token, "ASOF")) {
-        return tokens;
+/// `MATCH_CONDITION (times)` before `ON`, as Snowflake writes it, is a part of the condition. Refuses one
+/// without a condition, which would be read as an alias, and joins as of processing time.
+fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+    if !tokens.iter().any(|t| is_word(&t.token, "ASOF") || is_word(&t.token, "SYSTEM_TIME")) {
+        return Ok(tokens);
     }
     let words: Vec<usize> =
         (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
     let is =
         |at: usize, word: &str| words.get(at).is_some_and(|i| is_word(&tokens[*i].token, word));
     let (mut dropped, mut marked, mut joined) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(at) = (0..words.len()).find(|at| is(*at, "FOR") && is(at + 1, "SYSTEM_TIME")) {
+        let place = tokens[words[at]].span.start;
+        return Err(Error::unsupported("FOR SYSTEM_TIME AS OF is not supported")
+            .hint(
+                "join the table as it is, or write ASOF JOIN .. ON l.key = r.key AND l.at >= r.at",
+            )
+            .at(place.line, place.column));
+    }
     for start in (0..words.len()).filter(|at| is(*at, "ASOF")) {
         let joins = ["JOIN", "LEFT", "INNER", "RIGHT", "FULL"];
         if !joins.iter().any(|word| is(start + 1, word)) {
             continue;
         }
         dropped.push(words[start]);
+        let known = marked.len();
         let (mut depth, mut matched) = (0_usize, false);
         for at in start + 1..words.len() {
             match &tokens[words[at]].token {
@@ -285,6 +295,12 @@ fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 }
                 _ => {}
             }
+        }
+        if marked.len() == known {
+            let place = tokens[words[start]].span.start;
+            return Err(Error::unsupported("an ASOF JOIN without ON is not supported")
+                .hint("write ASOF JOIN r ON l.key = r.key AND l.at >= r.at")
+                .at(place.line, place.column));
         }
     }
     let mut out = Vec::with_capacity(tokens.len() + 5 * marked.len());
@@ -310,7 +326,7 @@ fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
         out.push(token);
     }
-    out
+    Ok(out)
 }
 
 /// Turns `SESSION(t PARTITION BY key, ts, gap)`, which is no call that `sqlparser` reads, into
