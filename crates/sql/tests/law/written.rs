@@ -286,6 +286,15 @@ pub const CASES: &[Written] = &[
         commits: &["+t 1"],
     },
     Written {
+        name: "sets of keys that a join has made equal, below a window",
+        tables: &["table t: x integer, y integer"],
+        views: &["SELECT p, q, lag(p) OVER (PARTITION BY q ORDER BY s NULLS FIRST) AS l FROM \
+                  (SELECT a.x AS p, b.x AS q, a.y AS y, sum(CAST('a' AS bigint)) AS s \
+                  FROM t AS b LEFT JOIN t AS a ON a.x = b.x WHERE a.x <= a.x \
+                  GROUP BY CUBE (a.x, b.x, a.y)) AS c"],
+        commits: &["+t 7|1", "+t 1|1", "+t 2|2"],
+    },
+    Written {
         name: "one distinct constant over no rows",
         tables: &["table t: x integer"],
         views: &[
