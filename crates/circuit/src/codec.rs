@@ -37,10 +37,14 @@ fn damaged(what: impl Into<String>) -> Error {
     Error::Damaged(what.into())
 }
 
+/// Raised when the same query makes another circuit than before, or an operator keeps other rows.
+const CIRCUITS: u32 = 2;
+
 /// What stored state depends on besides its own bytes; state with another fingerprint is rebuilt.
 #[must_use]
 pub fn environment_fingerprint() -> String {
-    format!("datafusion {} hash {:016x}", datafusion::DATAFUSION_VERSION, hash_fingerprint())
+    let (datafusion, hash) = (datafusion::DATAFUSION_VERSION, hash_fingerprint());
+    format!("circuits {CIRCUITS} datafusion {datafusion} hash {hash:016x}")
 }
 
 /// Encodes rows as a log payload.

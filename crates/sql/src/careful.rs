@@ -102,24 +102,23 @@ fn is_sum(expr: &Expr) -> bool {
     matches!(expr, Expr::AggregateFunction(call) if call.func.name() == "sum")
 }
 
-/// DataFusion's logical rules, some of them careful ones. Without the one that leaves constants out of
-/// `GROUP BY`: of constants alone it makes an aggregate that has a row over no rows too.
+/// DataFusion's logical rules, some of them careful ones.
 pub(crate) fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let careful = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
         "push_down_filter" => Arc::new(CarefulPushDown) as _,
         "single_distinct_aggregation_to_group_by" => Arc::new(CarefulSingleDistinct) as _,
         _ => rule,
     };
-    let mut rules = Optimizer::new().rules;
-    rules.retain(|rule| rule.name() != "eliminate_group_by_constant");
-    rules.into_iter().map(careful).collect()
+    Optimizer::new().rules.into_iter().map(careful).collect()
 }
 
 /// DataFusion's physical rules, some of them careful ones. Without the one that answers aggregates
 /// from statistics, for which the sum of a constant over no rows is zero.
 pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let careful = |rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>| match rule.name() {
-        "FilterPushdown" | "FilterPushdown(Post)" => Arc::new(CarefulFilterPushdown(rule)) as _,
+        "FilterPushdown" | "FilterPushdown(Post)" | "ProjectionPushdown" => {
+            Arc::new(CarefulByNames(rule)) as _
+        }
         "EnsureRequirements" => Arc::new(CarefulSorting(rule)) as _,
         _ => rule,
     };
@@ -131,9 +130,9 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
 /// A rule for physical plans. It finds columns by their names: where two columns of a node have the
 /// same one it makes one of both.
 #[derive(Debug)]
-struct CarefulFilterPushdown(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+struct CarefulByNames(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
-impl PhysicalOptimizerRule for CarefulFilterPushdown {
+impl PhysicalOptimizerRule for CarefulByNames {
     fn optimize(
         &self,
         plan: Arc<dyn ExecutionPlan>,

@@ -68,16 +68,11 @@ pub async fn run_text(
 }
 
 /// DataFusion answers wrongly where it pushes filters below aggregates without groups, finds columns
-/// by names that two of them have, groups by constants, or takes the sum of a constant from statistics.
+/// by names that two of them have, or takes the sum of a constant from statistics.
 fn without_wrong_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     let stays = |name: &str| {
-        let wrong = [
-            "push_down_filter",
-            "eliminate_group_by_constant",
-            "FilterPushdown",
-            "FilterPushdown(Post)",
-            "aggregate_statistics",
-        ];
+        let wrong =
+            ["push_down_filter", "FilterPushdown", "FilterPushdown(Post)", "aggregate_statistics"];
         !wrong.contains(&name)
     };
     let (mut logical, mut physical) = (Optimizer::new().rules, PhysicalOptimizer::new().rules);
