@@ -1,6 +1,7 @@
 //! Rules of DataFusion, kept from the plans that they would get wrong. A plan that a rule is kept from
 //! is slower and right.
 
+use crate::forget::Forget;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, JoinType};
@@ -124,7 +125,8 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
     };
     let mut rules = PhysicalOptimizer::new().rules;
     rules.retain(|rule| rule.name() != "aggregate_statistics");
-    rules.into_iter().map(careful).collect()
+    let forget: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(Forget);
+    std::iter::once(forget).chain(rules.into_iter().map(careful)).collect()
 }
 
 /// A rule for physical plans. It finds columns by their names: where two columns of a node have the

@@ -6,11 +6,11 @@ use crate::compile::SourceInfo;
 use crate::lower::{aggregate_functions, arrow_schema, expression, is_ordered, nullable, operator};
 use crate::{Error, Result};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{
-    Aggregate as Grouped, Expr, GroupingSet, LogicalPlan, LogicalPlanBuilder, Operator as Op,
-    Union as UnionAll, lit,
+    Aggregate as Grouped, Expr, GroupingSet, LogicalPlan, LogicalPlanBuilder, Union as UnionAll,
+    lit,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
@@ -22,9 +22,8 @@ use std::sync::Arc;
 const MAX_SETS: usize = 4_096;
 
 /// Sets that are better apart, as one `GROUP BY` each: of aggregates that depend on order, whose
-/// groups are computed again as a whole; of floating-point columns, whose zeros and NaNs get one form in
-/// `GROUP BY` only; and over rows in which keys may be known to be equal, or constant: DataFusion takes
-/// them for that in the answer too, where a set leaves one of them out.
+/// groups are computed again as a whole, and of floating-point columns, whose zeros and NaNs get one
+/// form in `GROUP BY` only.
 pub(crate) fn apart(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
     let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
     let [Expr::GroupingSet(set)] = aggregate.group_expr.as_slice() else {
@@ -33,7 +32,7 @@ pub(crate) fn apart(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataF
     let keys: Vec<Expr> = set.distinct_expr().into_iter().cloned().collect();
     let output = &aggregate.schema;
     let floats = output.fields()[..keys.len()].iter().any(|f| f.data_type().is_floating());
-    if !floats && !is_ordered(aggregate) && !may_be_equal(&aggregate.input)? {
+    if !floats && !is_ordered(aggregate) {
         return Ok(Transformed::no(plan));
     }
     let number = output.field(keys.len()).data_type();
@@ -69,25 +68,6 @@ pub(crate) fn apart(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataF
     let columns = columns.map(|(from, c)| Expr::Column(from).alias_qualified(c.relation, c.name));
     let columns = columns.collect::<Vec<_>>();
     LogicalPlanBuilder::from(all).project(columns)?.build().map(Transformed::yes)
-}
-
-/// Whether a condition below says that something is equal to something.
-fn may_be_equal(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
-    let equality = |e: &Expr| {
-        let found = e.exists(|e| {
-            Ok(matches!(e, Expr::BinaryExpr(b) if b.op == Op::Eq) || matches!(e, Expr::InList(_)))
-        });
-        found.unwrap_or(true)
-    };
-    plan.exists(|node| {
-        Ok(match node {
-            LogicalPlan::Join(join) => {
-                !join.on.is_empty() || join.filter.as_ref().is_some_and(equality)
-            }
-            LogicalPlan::Filter(filter) => equality(&filter.predicate),
-            _ => false,
-        })
-    })
 }
 
 fn external(error: Error) -> DataFusionError {

@@ -13,6 +13,7 @@ pub mod dialect;
 mod emit;
 mod error;
 mod extremes;
+mod forget;
 pub mod functions;
 mod grouping_sets;
 pub mod lower;

@@ -295,6 +295,19 @@ pub const CASES: &[Written] = &[
         commits: &["+t 7|1", "+t 1|1", "+t 2|2"],
     },
     Written {
+        name: "a window over what a full join leaves of an aggregate without groups",
+        tables: &["table t: x integer"],
+        views: &[
+            "SELECT count(*) + 7 AS n, count(DISTINCT x) AS d FROM t",
+            "SELECT a.n, a.d, lag(b.d) OVER (PARTITION BY b.n ORDER BY a.n NULLS FIRST) AS l, \
+             row_number() OVER (PARTITION BY b.n ORDER BY a.n NULLS FIRST) AS r \
+             FROM v0 AS a FULL JOIN v0 AS b ON a.n = b.n AND a.d = b.n",
+            "SELECT a.d, b.x, row_number() OVER (ORDER BY a.n NULLS FIRST) AS r \
+             FROM v0 AS a FULL JOIN t AS b ON a.n = b.x",
+        ],
+        commits: &["+t 1,+t 2", "-t 2", "+t 8,+t 8"],
+    },
+    Written {
         name: "one distinct constant over no rows",
         tables: &["table t: x integer"],
         views: &[
