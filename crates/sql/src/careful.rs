@@ -65,7 +65,8 @@ fn can_push_filters(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(!outer && !columnless && !(constants && one_group))
+    let wrong = outer || columnless || (constants && one_group);
+    Ok(!wrong)
 }
 
 /// The rule that counts distinct values in two aggregations. It adds up sums of `NUMERIC` twice, each
