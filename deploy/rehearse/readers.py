@@ -22,7 +22,7 @@ class Reader(threading.Thread):
         super().__init__(daemon=True)
         self.instance, self.rehearsal = instance, rehearsal
         self.seen = self.lsn = self.reads = self.refused = 0
-        self.error = None
+        self.error = self.refusal = None
 
     def run(self):
         try:
@@ -38,9 +38,11 @@ class Reader(threading.Thread):
         status, body = call(self.instance.url, '/v1/sql', self.rehearsal.token(), COUNTS.encode(), headers)
         if status != 200:
             self.refused += 1
+            self.refusal = '%d %s' % (status, body[:500])
             if not self.instance.alive():
                 self.error = 'the replica ended:\n' + self.instance.log()[-2000:]
             return
+        self.refusal = None
         answer = json.loads(body)
         by_lambda, by_kappa = (int(n) for n in answer['rows'][0])
         lsn = answer['lsn']
@@ -56,7 +58,8 @@ class Reader(threading.Thread):
         until = time.monotonic() + CATCH_UP_S
         while self.seen < acknowledged and not self.error:
             if time.monotonic() > until:
-                self.error = 'the replica has %d of %d events' % (self.seen, acknowledged)
+                self.error = 'the replica has %d of %d events at LSN %d; its last refusal: %s; what it logged last:\n%s' % (
+                    self.seen, acknowledged, self.lsn, self.refusal, self.instance.log()[-4000:])
             self.ask()
             time.sleep(PAUSE_S)
         if not self.error and self.refused > self.reads:

@@ -36,6 +36,8 @@ use tokio::sync::{Notify, watch};
 
 /// Threads that run queries and batch runs; requests are answered on others.
 const QUERY_THREADS: usize = 2;
+/// How long a stop waits for what writes at that moment.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tables of the lake that a start loads at once.
 const TABLES_AT_ONCE: usize = 16;
 /// Size of the log's segments; trimming frees whole ones.
@@ -94,7 +96,7 @@ pub(crate) struct Inner {
 }
 
 /// The threads that queries run on; they end without waiting, wherever they are dropped.
-pub(crate) struct QueryThreads(Option<Runtime>);
+pub(crate) struct QueryThreads(Mutex<Option<Runtime>>);
 
 impl QueryThreads {
     fn start(dir: &Path) -> Result<Self> {
@@ -104,18 +106,25 @@ impl QueryThreads {
             .enable_all()
             .build()
             .map_err(|e| catalog::io(dir, &e))?;
-        Ok(Self(Some(runtime)))
+        Ok(Self(Mutex::new(Some(runtime))))
     }
 
-    fn handle(&self) -> Result<&tokio::runtime::Handle> {
+    fn handle(&self) -> Result<tokio::runtime::Handle> {
         let stopped = || Error::new(Code::Unavailable, "the platform has stopped");
-        Ok(self.0.as_ref().ok_or_else(stopped)?.handle())
+        Ok(self.0.lock().as_ref().ok_or_else(stopped)?.handle().clone())
+    }
+
+    /// Cuts off what still runs, and waits until no thread of it writes any more.
+    fn stop(&self) {
+        if let Some(runtime) = self.0.lock().take() {
+            runtime.shutdown_timeout(STOP_TIMEOUT);
+        }
     }
 }
 
 impl Drop for QueryThreads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.0.get_mut().take() {
             runtime.shutdown_background();
         }
     }
@@ -460,10 +469,12 @@ impl Platform {
             archiver::blocking(move || Ok(log.mark_durable()?)).await?;
         }
         let threads = std::mem::take(&mut *inner.threads.lock());
+        let stopped = Arc::clone(inner);
         archiver::blocking(move || {
             for thread in threads {
                 let _ = thread.join();
             }
+            stopped.runtime.stop();
             Ok(())
         })
         .await

@@ -440,14 +440,14 @@ async fn restored(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result<bool> {
     if let Some(published) = published {
         inner.batches.show(entry.def.stored_name(), entry.def.version, published);
     }
-    match checkpoint(inner, entry, base).await? {
-        Some(view) if view.lsn <= inner.log.head() => {
-            views::attach(inner, entry, view).await?;
-            *entry.phase.lock() = Phase::Running;
-            Ok(true)
-        }
-        _ => Ok(false),
+    let Some(view) = checkpoint(inner, entry, base).await? else { return Ok(false) };
+    // It is not waited here for what a look is to bring: this is part of a look.
+    match inner.driver.attach(view).await {
+        Ok(()) => *entry.phase.lock() = Phase::Running,
+        Err((kaplan_speed::Error::Behind { .. }, _)) => return Ok(false),
+        Err((error, _)) => return Err(error.into()),
     }
+    Ok(true)
 }
 
 /// The writer's checkpoint of a view, if it continues a batch view at `base`.

@@ -319,7 +319,10 @@ impl Worker {
 
     /// Takes a view in: it first catches up with what the others have seen.
     fn attach(&mut self, mut view: Box<Attached>) -> AttachReply {
-        if self.left {
+        // What lies between the view and the others may have left the log, or be still to come: the lake
+        // can be ahead of a log that another process writes. To wait here would keep it from coming.
+        let reached = view.lsn == self.position || self.log.head() >= view.lsn.max(self.position);
+        if self.left || !reached {
             return Err(Box::new((Error::Behind { start: self.log.start() }, *view)));
         }
         while view.lsn < self.position {
@@ -528,4 +531,38 @@ pub(crate) fn catch_up(
     step(&mut view.circuit, &view.compiled, &deltas, &view.clocks)?;
     view.lsn = last_lsn(&commits, view.lsn);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::SessionContext;
+    use kaplan_log::{LocalLog, Options};
+
+    /// A view of one row that has seen commits up to `lsn`.
+    async fn at(lsn: Lsn) -> Attached {
+        let plan = SessionContext::new().state().create_logical_plan("VALUES (1)").await.unwrap();
+        let compiled = Arc::new(CompiledView::new("v", plan.clone(), plan).unwrap());
+        let circuit = compiled.circuit(Lsn::ZERO).unwrap();
+        Attached { compiled, version: 1, circuit, lsn, clocks: Clocks::default() }
+    }
+
+    #[tokio::test]
+    async fn views_ahead_of_the_log_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Arc::new(LocalLog::open(directory.path(), Options::default()).unwrap());
+        let start = (Lsn::ZERO, Clocks::default());
+        let (driver, thread) =
+            Driver::start(log, Streams::default(), start, Box::new(|_| {})).unwrap();
+        let (error, view) = driver.attach(at(Lsn(3)).await).await.unwrap_err();
+        assert!(matches!(error, Error::Behind { .. }), "{error}");
+        assert_eq!(view.unwrap().lsn, Lsn(3));
+        // The driver goes on, and past what the log has, where the lake brings it.
+        assert!(driver.leave().await.unwrap().is_empty());
+        driver.jump((Lsn(5), Clocks::default()), Vec::new()).await.unwrap();
+        let (error, _) = driver.attach(at(Lsn(4)).await).await.unwrap_err();
+        assert!(matches!(error, Error::Behind { .. }), "{error}");
+        driver.stop();
+        thread.join().unwrap();
+    }
 }

@@ -30,8 +30,9 @@ pub enum Error {
     /// A thread was lost.
     #[error("a checkpoint task was cancelled or panicked")]
     Lost,
-    /// The log no longer holds what the view needs; go on from the lake.
-    #[error("the log begins at LSN {start}, after what the view needs")]
+    /// The log does not hold what lies between a view and the others, no longer or not yet; go on from
+    /// the lake, or try again.
+    #[error("the log, which begins at LSN {start}, does not hold what the view needs")]
     Behind {
         /// The first commit that the log holds.
         start: Lsn,

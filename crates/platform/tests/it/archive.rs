@@ -18,7 +18,7 @@ async fn a_table_that_cannot_be_written_holds_the_position_for_all() {
     std::fs::rename(&log, &aside).expect("rename");
     std::fs::write(&log, "in the way").expect("write");
     let before = k.platform.status().expect("status").archived_lsn;
-    k.sql("INSERT INTO s VALUES (2); INSERT INTO t VALUES (20); INSERT INTO s VALUES (3)").await;
+    k.sql("INSERT INTO t VALUES (20); INSERT INTO s VALUES (2); INSERT INTO s VALUES (3)").await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(
         k.platform.status().expect("status").archived_lsn,
