@@ -8,7 +8,7 @@ CARGO ?= cargo
 
 # Counts of one run; `make soak` uses the full ones, which docs/evidence records.
 CASES ?= 1000
-ROUNDS ?= 15
+ROUNDS ?= 30
 STEPS ?= 50000
 # `make fuzz`: how long, all targets together.
 SECONDS ?= 60
@@ -24,9 +24,12 @@ BENCH ?=
 # the seed that it uses.
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 export SEED
-FULL_CASES := 4000
+FULL_CASES := 10000
 FULL_ROUNDS := 200
 FULL_STEPS := 1000000
+FULL_FUZZ_SECONDS := 600
+# What a full run of it passes even on a slow machine.
+FULL_FUZZ := 1000000
 
 RUN_LAW := $(CARGO) test -q -p kaplan-sql --test law --
 RUN_CRASH := $(CARGO) run -q -p kaplan-cli --example crash_matrix --
@@ -106,6 +109,7 @@ soak: setup program ## The random runs at full length and all queries; records d
 	@scripts/evidence.sh law $(SEED) $(RUN_LAW) --cases $(FULL_CASES) --seed $(SEED)
 	@scripts/evidence.sh crash-matrix $(SEED) $(RUN_CRASH) --rounds $(FULL_ROUNDS) --seed $(SEED)
 	@scripts/evidence.sh simulate $(SEED) $(RUN_SIMULATE) --steps $(FULL_STEPS) --seed $(SEED)
+	@scripts/evidence.sh fuzz $(SEED) $(RUN_FUZZ) --seconds $(FULL_FUZZ_SECONDS) --seed $(SEED)
 	@scripts/evidence.sh rehearse-cloud $(SEED) $(MAKE) --no-print-directory rehearse-cloud SEED=$(SEED)
 	@$(MAKE) --no-print-directory slt-all SEED=$(SEED)
 	@scripts/evidence.sh coverage $(SEED) $(RUN_CORPUS) nexmark tpch all --seed $(SEED)
@@ -113,7 +117,7 @@ soak: setup program ## The random runs at full length and all queries; records d
 
 evidence: ## Check that docs/evidence holds full, faultless runs
 	@scripts/check-evidence.sh law=$(FULL_CASES) crash-matrix=$(FULL_ROUNDS) simulate=$(FULL_STEPS) \
-		'rehearse-cloud?=50'
+		fuzz=$(FULL_FUZZ) 'rehearse-cloud?=50'
 
 deploy-check: program ## Check deploy/: Terraform, Cloud Build, images, manifests, units, the package
 	@deploy/check/run.sh all

@@ -11,7 +11,7 @@ target=$1 seed=$2
 shift 2
 
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-# The records themselves may differ: `make soak` writes three of them.
+# The records themselves may differ: `make soak` writes several.
 if [ -n "$(git status --porcelain -- . ':!docs/evidence' 2>/dev/null)" ]; then
   commit=$commit-dirty
 fi
