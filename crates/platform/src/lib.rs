@@ -16,6 +16,7 @@ mod jobs;
 mod names;
 mod phases;
 mod platform;
+mod point;
 mod query;
 mod recover;
 mod replica;

@@ -14,6 +14,7 @@ mod guides;
 mod kafka;
 mod lifecycle;
 mod postgres;
+mod reads;
 mod sinks;
 mod support;
 mod types;
