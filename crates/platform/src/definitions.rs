@@ -599,7 +599,7 @@ async fn remove_all(
     let notices = sources::retire(inner, &sources).await;
     sinks::retire(inner, &sinks).await;
     for view in views {
-        views::remove(inner, &view.name).await?;
+        views::remove(inner, &view).await?;
     }
     for def in streams {
         inner.sequencer.forget(def.id).await?;

@@ -15,5 +15,6 @@ mod kafka;
 mod lifecycle;
 mod postgres;
 mod sinks;
+mod stopped;
 mod support;
 mod types;
