@@ -6,7 +6,9 @@ use crate::names::{self, Named};
 use crate::platform::Inner;
 use crate::rows;
 use crate::statements::{done, noticed, wrote};
-use crate::{Code, Error, Outcome, Result, Session, query, recover, sinks, sources, views, writes};
+use crate::{
+    Code, Error, Outcome, Result, Session, leftovers, query, recover, sinks, sources, views, writes,
+};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::{
     Catalog, ColumnDef, IndexDef, OnConflict, PlainViewDef, StreamDef, ViewDef, quarantines,
@@ -82,15 +84,17 @@ pub(crate) fn number(catalog: &mut Catalog) -> StreamId {
 pub(crate) async fn add_streams(
     inner: &Arc<Inner>,
     stored: &mut Catalog,
-    next: Catalog,
+    mut next: Catalog,
     new: &[StreamDef],
 ) -> Result<()> {
-    let mut ready = Vec::new();
-    for def in new {
-        ready.push((recover::info(def)?, recover::definition(&inner.planner, &next, def)?));
+    let mut new = new.to_vec();
+    for def in &new {
+        recover::definition(&inner.planner, &next, def)?;
     }
-    for (info, _) in &ready {
-        inner.lake.create(&info.table()).await?;
+    leftovers::create(inner, stored, &mut next, &mut new).await?;
+    let mut ready = Vec::new();
+    for def in &new {
+        ready.push((recover::info(def)?, recover::definition(&inner.planner, &next, def)?));
     }
     inner.keep(stored, next).await?;
     for (info, definition) in ready {
@@ -595,19 +599,17 @@ async fn remove_all(
     next.plain_views.retain(|_, p| !gone(p.id));
     next.indexes.retain(|_, i| !gone(i.on));
     next.dropped.extend(streams.iter().map(|s| s.id));
+    next.leftovers.extend(streams.iter().map(leftovers::of));
     inner.keep(stored, next).await?;
     let notices = sources::retire(inner, &sources).await;
     sinks::retire(inner, &sinks).await;
     for view in views {
-        views::remove(inner, &view).await?;
+        if let Err(error) = inner.notice(views::remove(inner, &view).await) {
+            tracing::warn!(view = view.name, %error, "a start deletes what is left of a view");
+        }
     }
-    for def in streams {
-        inner.sequencer.forget(def.id).await?;
-        let table = recover::info(&def)?.table();
-        // The archiver must not be in the middle of this table.
-        let _archiver = inner.progress.lock().await;
-        inner.streams.drop_stream(def.id);
-        inner.lake.drop_table(&table).await?;
+    if let Err(error) = inner.notice(leftovers::finish(inner, stored).await) {
+        tracing::warn!(%error, "files of dropped streams are deleted later");
     }
     Ok(notices)
 }

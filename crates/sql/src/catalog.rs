@@ -38,6 +38,17 @@ pub struct Catalog {
     pub next_id: u32,
     /// The numbers of dropped streams, whose rows may still be in the log.
     pub dropped: BTreeSet<StreamId>,
+    /// Tables of the lake that no stream has, by number: their files are still to be deleted.
+    pub leftovers: BTreeMap<StreamId, Leftover>,
+}
+
+/// A table of the lake that no stream has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The name that the lake knows.
+    pub stored: String,
+    /// Whether it was a stream's.
+    pub append_only: bool,
 }
 
 /// A stream (append-only) or a table.

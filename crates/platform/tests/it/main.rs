@@ -12,6 +12,7 @@ mod files;
 mod functions;
 mod guides;
 mod kafka;
+mod leftovers;
 mod lifecycle;
 mod postgres;
 mod sinks;
