@@ -11,7 +11,8 @@ use crate::{
 };
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::{
-    Catalog, ColumnDef, IndexDef, OnConflict, PlainViewDef, StreamDef, ViewDef, quarantines,
+    Catalog, ColumnDef, IndexDef, OnConflict, PlainViewDef, StreamDef, ViewDef, quarantine_name,
+    quarantines,
 };
 use kaplan_sql::dialect::{
     self, CreateIndex, CreateQuery, CreateStream, DropRelations, Object, sql_type_of,
@@ -88,7 +89,9 @@ pub(crate) async fn add_streams(
     new: &[StreamDef],
 ) -> Result<()> {
     let mut new = new.to_vec();
-    for def in &new {
+    next.number_quarantines();
+    for def in &mut new {
+        def.quarantine = next.streams.get(&def.name).and_then(|kept| kept.quarantine);
         recover::definition(&inner.planner, &next, def)?;
     }
     leftovers::create(inner, stored, &mut next, &mut new).await?;
@@ -173,9 +176,10 @@ pub(crate) fn new_quarantine(
     create: &CreateStream,
     head: Lsn,
 ) -> Result<Option<StreamDef>> {
-    let name = recover::quarantine_name(&create.name);
+    let name = quarantine_name(&create.name);
     let needed = quarantines(&create.checks, create.watermark.as_ref());
-    if !needed || catalog.streams.get(&name).is_some_and(is_quarantine) {
+    let free = |def: &StreamDef| is_quarantine(def) && catalog.quarantined_by(def.id).is_none();
+    if !needed || catalog.streams.get(&name).is_some_and(free) {
         return Ok(None);
     }
     if names::find(catalog, &name).is_some() {
@@ -209,6 +213,7 @@ fn quarantine_stream(name: String, id: StreamId, created_at: Lsn) -> StreamDef {
         created_at,
         on_conflict: OnConflict::default(),
         stored: None,
+        quarantine: None,
     }
 }
 
@@ -581,6 +586,18 @@ async fn drop_relations(
     Ok(Outcome::Done { tag: tag.into(), lsn: None, notices })
 }
 
+/// Refuses to drop quarantines of streams that stay: their rows would have no place.
+fn refuse_quarantines(catalog: &Catalog, ids: &BTreeSet<u32>) -> Result<()> {
+    let stays = |def: &&StreamDef| !ids.contains(&def.id.0);
+    for def in catalog.streams.values().filter(|def| ids.contains(&def.id.0)) {
+        let Some(of) = catalog.quarantined_by(def.id).filter(stays) else { continue };
+        let message = format!("cannot drop {}: it takes rows that {} keeps out", def.name, of.name);
+        let hint = format!("drop {} first, or both at once", of.name);
+        return Err(Error::new(Code::Dependency, message).stream(&def.name).hint(hint));
+    }
+    Ok(())
+}
+
 /// Drops relations by number, together with their indexes and the sources that fill nothing else.
 async fn remove_all(
     inner: &Arc<Inner>,
@@ -589,6 +606,7 @@ async fn remove_all(
 ) -> Result<Vec<String>> {
     let mut next = stored.clone();
     let sources = sources::detach(&mut next, &mut ids);
+    refuse_quarantines(stored, &ids)?;
     let sinks = sinks::detach(&mut next, &ids);
     let gone = |id: u32| ids.contains(&id);
     let streams: Vec<StreamDef> =

@@ -15,6 +15,7 @@ mod kafka;
 mod leftovers;
 mod lifecycle;
 mod postgres;
+mod quarantines;
 mod sinks;
 mod stopped;
 mod support;
