@@ -17,6 +17,7 @@ mod leftovers;
 mod names;
 mod phases;
 mod platform;
+mod point;
 mod query;
 mod recover;
 mod replica;

@@ -16,6 +16,7 @@ mod leftovers;
 mod lifecycle;
 mod postgres;
 mod quarantines;
+mod reads;
 mod sinks;
 mod stopped;
 mod support;
