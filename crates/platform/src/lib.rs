@@ -13,6 +13,7 @@ mod error;
 mod functions;
 mod introspect;
 mod jobs;
+mod leftovers;
 mod names;
 mod phases;
 mod platform;

@@ -65,7 +65,8 @@ impl Inner {
             return Err(kaplan_serving::Error::NoLayer { view: name.into(), layer }.into());
         }
         let stored = entry.def.stored_name();
-        let Some(view) = snapshot.views.get(stored) else {
+        let Some(view) = snapshot.views.get(stored).filter(|v| v.version == entry.def.version)
+        else {
             let rows = entry.progress.rows.load(Ordering::Relaxed);
             return Err(match &*entry.phase.lock() {
                 Phase::Failed(reason) => {
