@@ -35,4 +35,7 @@ pub struct Producer {
     pub sequence: u64,
     /// Where the commit is in the log.
     pub lsn: Lsn,
+    /// The commit's time, in microseconds since the Unix epoch; 0 where an older version wrote this.
+    #[serde(default)]
+    pub time_us: i64,
 }

@@ -6,6 +6,7 @@
 //! transactions drop what is there already.
 
 use crate::platform::Inner;
+use crate::sequencer::Last;
 use crate::{Code, Error, Result};
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use kaplan_base::{Lsn, StreamId};
@@ -85,16 +86,8 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
                 next.watermarks.insert(id, us);
             }
         }
-        for (id, (sequence, lsn)) in inner.sequencer.producers(through) {
-            next.producers.insert(id, Producer { sequence, lsn });
-        }
-        // As of exactly this commit: if the log is ever lost, sources read again what went with it.
-        for commit in &commits {
-            if let Some(p) = &commit.producer {
-                let (sequence, lsn) = (p.sequence, commit.lsn);
-                next.producers.insert(p.id.clone(), Producer { sequence, lsn });
-            }
-        }
+        let known = inner.sequencer.producers();
+        remember(&mut next, &commits, &known);
         {
             let catalog = inner.definitions.read();
             next.producers.retain(|id, _| !catalog.is_orphan(id));
@@ -108,6 +101,23 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
     // Also what the views had not taken in when it was archived.
     trim(inner).await?;
     Ok(progress.archived_through)
+}
+
+/// The producers as of the last of these commits; what the sequencer has forgotten is forgotten.
+fn remember(progress: &mut Progress, commits: &[Commit], known: &BTreeMap<String, Last>) {
+    let through = progress.archived_through;
+    for (id, Last { sequence, lsn, time_us }) in known.iter().filter(|(_, l)| l.lsn <= through) {
+        let (sequence, lsn, time_us) = (*sequence, *lsn, *time_us);
+        progress.producers.insert(id.clone(), Producer { sequence, lsn, time_us });
+    }
+    // As of exactly this commit: if the log is ever lost, sources read again what went with it.
+    for commit in commits {
+        if let Some(p) = &commit.producer {
+            let (sequence, lsn, time_us) = (p.sequence, commit.lsn, commit.time_us);
+            progress.producers.insert(p.id.clone(), Producer { sequence, lsn, time_us });
+        }
+    }
+    progress.producers.retain(|id, _| known.contains_key(id));
 }
 
 /// Frees the part of the log that the lake has and every view has taken in. Views follow the log: one
@@ -227,5 +237,30 @@ async fn compact_now_and_then(inner: &Inner, info: &StreamInfo) {
     };
     if let Err(error) = done {
         tracing::warn!(%error, stream = info.name, "compaction put off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(lsn: u64) -> Last {
+        Last { sequence: lsn, lsn: Lsn(lsn), time_us: 7 }
+    }
+
+    #[test]
+    fn producers_that_are_forgotten_leave_the_progress() {
+        // As an older version wrote it, without times.
+        let old = r#"{"archived_through":4,"producers":{
+            "gone":{"sequence":1,"lsn":1},"early":{"sequence":2,"lsn":2},
+            "late":{"sequence":3,"lsn":3}}}"#;
+        let mut progress: Progress = serde_json::from_str(old).unwrap();
+        assert_eq!(progress.producers["late"].time_us, 0);
+        let known = [("early", last(4)), ("late", last(9)), ("next", last(10))];
+        let known = known.map(|(id, last)| (id.to_owned(), last)).into();
+        remember(&mut progress, &[], &known);
+        let kept = Vec::from_iter(progress.producers.iter().map(|(id, p)| (id.as_str(), *p)));
+        let producer = |sequence, lsn, time_us| Producer { sequence, lsn: Lsn(lsn), time_us };
+        assert_eq!(kept, [("early", producer(4, 4, 7)), ("late", producer(3, 3, 0))]);
     }
 }

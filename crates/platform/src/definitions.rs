@@ -620,6 +620,12 @@ async fn remove_all(
     next.leftovers.extend(streams.iter().map(leftovers::of));
     inner.keep(stored, next).await?;
     let notices = sources::retire(inner, &sources).await;
+    for source in &sources {
+        // A restart forgets them too.
+        if let Err(error) = inner.sequencer.forget_producers(source.producer("")).await {
+            tracing::warn!(source = source.name, %error, "positions are forgotten later");
+        }
+    }
     sinks::retire(inner, &sinks).await;
     for view in views {
         if let Err(error) = inner.notice(views::remove(inner, &view).await) {

@@ -79,3 +79,31 @@ async fn delete(inner: &Inner, id: StreamId, left: &Leftover) -> Result<(), Erro
     inner.streams.drop_stream(id);
     Ok(inner.lake.drop_table(&table).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Platform, Session, Settings};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dropped_source_leaves_no_position() {
+        let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(folder.path().join("a.ndjson"), "{\"a\": 1}\n").unwrap();
+        let settings = Settings { data_dir: dir.path().into(), ..Settings::default() };
+        let platform = Platform::open(settings, Arc::new(kaplan_base::SystemClock)).await.unwrap();
+        let source = format!(
+            "CREATE SOURCE h (a bigint) WITH (connector = 'file', path = '{}',
+               match_pattern = '*.ndjson', refresh.interval.sec = 1) FORMAT PLAIN ENCODE JSON",
+            folder.path().display()
+        );
+        platform.execute(&mut Session::default(), &source).await.unwrap();
+        let known = || platform.inner.sequencer.producers_like("_source/");
+        while known().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        platform.execute(&mut Session::default(), "DROP SOURCE h").await.unwrap();
+        assert_eq!(known(), []);
+        platform.close().await.unwrap();
+    }
+}

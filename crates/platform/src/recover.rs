@@ -1,7 +1,7 @@
 //! Opening: what the sequencer must know before it takes a write (tables' rows, recent events,
 //! producers, watermarks) is gathered from lake and log.
 
-use crate::sequencer::{Checks, Counters, Definition, Positions, State};
+use crate::sequencer::{Checks, Counters, Definition, Last, Positions, State};
 use crate::{Code, Error, Result};
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
@@ -98,7 +98,8 @@ pub async fn state(
     }
     state.absorb_time(progress.time_us);
     for (id, producer) in progress.producers.iter().filter(|(id, _)| !catalog.is_orphan(id)) {
-        state.absorb_producer(id, producer.sequence, producer.lsn);
+        let kaplan_lake::Producer { sequence, lsn, time_us } = *producer;
+        state.absorb_producer(id, Last { sequence, lsn, time_us });
     }
     let mut position = progress.archived_through;
     while position < log.head() {

@@ -414,7 +414,8 @@ fn fold(
 ) -> Result<Content> {
     let snapshot = inner.driver.snapshot();
     let missing = || Error::new(Code::NotReady, format!("view {} is not running", view.def.name));
-    let running = snapshot.views.get(view.def.stored_name()).ok_or_else(missing)?;
+    let running = snapshot.views.get(view.def.stored_name());
+    let running = running.filter(|v| v.version == view.def.version).ok_or_else(missing)?;
     let base = current.as_ref().map_or(Lsn::ZERO, |c| c.lsn);
     let mut parts: Vec<Arc<Batch>> = current.iter().flat_map(|c| c.batches.clone()).collect();
     for (after, batches) in &running.content.generations {

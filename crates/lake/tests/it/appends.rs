@@ -203,7 +203,7 @@ async fn progress_is_replaced_and_survives() {
     let lake = fixture.open().await;
     assert_eq!(lake.progress().await.unwrap(), None);
     let mut progress = Progress { archived_through: lsn(9), time_us: 17, ..Progress::default() };
-    progress.producers.insert("p".into(), Producer { sequence: 4, lsn: lsn(8) });
+    progress.producers.insert("p".into(), Producer { sequence: 4, lsn: lsn(8), time_us: 7 });
     progress.rows.insert(StreamId(3), 12);
     lake.set_progress(&progress).await.unwrap();
     progress.archived_through = lsn(10);

@@ -6,6 +6,7 @@
 //! A tail with a gap, or changes of a table that do not sum to rows, are refused as damage.
 
 use super::key::Hashes;
+use super::producers::Last;
 use super::request::internal;
 use super::state::State;
 use super::stream::{Stream, unknown};
@@ -96,9 +97,9 @@ impl State {
         Ok(())
     }
 
-    /// Takes in a producer's last write, as it was archived.
-    pub fn absorb_producer(&mut self, id: &str, sequence: u64, lsn: Lsn) {
-        self.producers.absorb(id, sequence, lsn, i64::MIN);
+    /// Takes in a producer's last write, as it was archived; its time is 0 when it is not known.
+    pub fn absorb_producer(&mut self, id: &str, last: Last) {
+        self.producers.absorb(id, last.sequence, last.lsn, last.time_us);
     }
 
     /// Takes in the time of a durable commit, so that later ones are not before it.

@@ -21,6 +21,7 @@ mod tests;
 mod unique;
 
 pub use absorb::Positions;
+pub use producers::Last;
 pub use request::{Checks, Counters, Definition, Limits, StreamWrite, WriteKind, WriteRequest};
 pub use state::State;
 
@@ -70,7 +71,7 @@ impl Shared {
 struct Seen {
     head: Lsn,
     counters: BTreeMap<StreamId, Counters>,
-    producers: BTreeMap<String, (u64, Lsn)>,
+    producers: BTreeMap<String, Last>,
 }
 
 impl Sequencer {
@@ -216,13 +217,21 @@ impl Sequencer {
         self.0.shared.seen.lock().head
     }
 
-    /// The last sequence and commit of each producer whose last commit is at most `through`. With
-    /// the log's tail after `through` that is all of them.
+    /// The last write of each producer that is remembered, as far as durable.
     #[must_use]
-    pub fn producers(&self, through: Lsn) -> BTreeMap<String, (u64, Lsn)> {
-        let seen = self.0.shared.seen.lock();
-        let kept = seen.producers.iter().filter(|(_, (_, lsn))| *lsn <= through);
-        kept.map(|(id, last)| (id.clone(), *last)).collect()
+    pub fn producers(&self) -> BTreeMap<String, Last> {
+        self.0.shared.seen.lock().producers.clone()
+    }
+
+    /// Forgets the producers whose ids begin so, after the writes given before: the splits of a source
+    /// that is gone.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when stopped.
+    pub async fn forget_producers(&self, prefix: String) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.0.shared.queue.push(Item::ForgetProducers(prefix, reply))?;
+        answered(answer.await)
     }
 
     /// Takes nothing more for this reason, and answers all that waits with it.
@@ -242,7 +251,7 @@ impl Sequencer {
         let seen = self.0.shared.seen.lock();
         let from = seen.producers.range(prefix.to_owned()..);
         let found = from.take_while(|(id, _)| id.starts_with(prefix));
-        found.map(|(id, (sequence, _))| (id.clone(), *sequence)).collect()
+        found.map(|(id, last)| (id.clone(), last.sequence)).collect()
     }
 
     /// Takes nothing more, commits what waits, and returns when the thread has ended. Blocks.
@@ -296,6 +305,13 @@ impl Worker {
                     let gone = self.state.forget_stream(stream);
                     self.shared.seen.lock().counters.remove(&stream);
                     drop(reply.send(gone));
+                }
+                Work::ForgetProducers(prefix, reply) => {
+                    self.state.forget_producers(&prefix);
+                    let mut seen = self.shared.seen.lock();
+                    seen.producers.retain(|id, _| !id.starts_with(&prefix));
+                    drop(seen);
+                    drop(reply.send(Ok(())));
                 }
             }
         }

@@ -29,6 +29,7 @@ pub(super) enum Item {
     Define(Box<Definition>, Reply<()>),
     Redefine(Box<Definition>, Reply<()>),
     Forget(StreamId, Reply<()>),
+    ForgetProducers(String, Reply<()>),
 }
 
 /// What the sequencer does next.
@@ -38,6 +39,7 @@ pub(super) enum Work {
     Define(Box<Definition>, Reply<()>),
     Redefine(Box<Definition>, Reply<()>),
     Forget(StreamId, Reply<()>),
+    ForgetProducers(String, Reply<()>),
 }
 
 #[derive(Default)]
@@ -95,6 +97,9 @@ impl Queue {
                     return Some(Work::Redefine(definition, reply));
                 }
                 Some(Item::Forget(stream, reply)) => return Some(Work::Forget(stream, reply)),
+                Some(Item::ForgetProducers(prefix, reply)) => {
+                    return Some(Work::ForgetProducers(prefix, reply));
+                }
                 Some(Item::Preview(waiting)) => {
                     inner.bytes -= waiting.bytes;
                     return Some(Work::Preview(waiting));
@@ -123,9 +128,10 @@ impl Queue {
             match item {
                 Item::Write(waiting) => drop(waiting.reply.send(Err(reason.clone()))),
                 Item::Preview(waiting) => drop(waiting.reply.send(Err(reason.clone()))),
-                Item::Define(_, reply) | Item::Redefine(_, reply) | Item::Forget(_, reply) => {
-                    drop(reply.send(Err(reason.clone())));
-                }
+                Item::Define(_, reply)
+                | Item::Redefine(_, reply)
+                | Item::Forget(_, reply)
+                | Item::ForgetProducers(_, reply) => drop(reply.send(Err(reason.clone()))),
             }
         }
     }
@@ -168,7 +174,10 @@ impl Item {
         match self {
             Item::Write(waiting) => waiting.bytes,
             Item::Preview(waiting) => waiting.bytes,
-            Item::Define(..) | Item::Redefine(..) | Item::Forget(..) => 0,
+            Item::Define(..)
+            | Item::Redefine(..)
+            | Item::Forget(..)
+            | Item::ForgetProducers(..) => 0,
         }
     }
 }

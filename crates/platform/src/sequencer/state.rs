@@ -7,7 +7,7 @@
 //! consecutive and commit times never go back.
 
 use super::checks::fit_quarantine;
-use super::producers::{Producers, check_id};
+use super::producers::{Last, Producers, Told, check_id};
 use super::request::{Counters, Definition, StreamWrite, WriteKind, WriteRequest, internal};
 use super::stream::{Mark, Stream, Taken, unknown};
 use crate::transactions::Pending as Preview;
@@ -55,8 +55,8 @@ pub struct Decision {
 pub struct Confirmed {
     /// The counters of the streams touched.
     pub counters: Vec<(StreamId, Counters)>,
-    /// The producers' last sequences and commits.
-    pub producers: Vec<(String, (u64, Lsn))>,
+    /// The producers' last writes.
+    pub producers: Vec<Told>,
     /// Producers that are remembered no longer.
     pub forgotten: Vec<String>,
 }
@@ -194,10 +194,15 @@ impl State {
         self.streams.iter().map(|(id, stream)| (*id, stream.counters)).collect()
     }
 
-    /// Every producer's last sequence and commit.
+    /// Every producer's last write.
     #[must_use]
-    pub fn producers(&self) -> BTreeMap<String, (u64, Lsn)> {
+    pub fn producers(&self) -> BTreeMap<String, Last> {
         self.producers.all()
+    }
+
+    /// Forgets the producers whose ids begin so: the splits of a source. Nothing may be staged.
+    pub fn forget_producers(&mut self, prefix: &str) {
+        self.producers.forget(prefix);
     }
 
     /// Begins after `head`, with everything absorbed so far.

@@ -6,7 +6,7 @@ mod rules;
 mod thread;
 
 use super::state::{Decision, State};
-use super::{Checks, Definition, StreamWrite, WriteKind, WriteRequest};
+use super::{Checks, Definition, Last, StreamWrite, WriteKind, WriteRequest};
 use crate::Producer;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray,

@@ -204,7 +204,8 @@ impl Durable {
             absorb_lake(&mut state, stream, lake, rng);
         }
         for (id, (sequence, lsn)) in producers.iter().filter(|p| p.1.1 <= archived as u64) {
-            state.absorb_producer(id, *sequence, Lsn(*lsn));
+            let last = Last { sequence: *sequence, lsn: Lsn(*lsn), time_us: 0 };
+            state.absorb_producer(id, last);
         }
         tail.iter().for_each(|commit| state.absorb_commit(commit).unwrap());
         state.open(Lsn(self.commits.len() as u64)).unwrap();
