@@ -150,7 +150,7 @@ pub(crate) fn take_rows(rows: &RecordBatch, indices: &UInt32Array) -> Result<Rec
 }
 
 /// The rows where `keep` is true. Arrow's kernel panics over rows without columns.
-fn filter_rows(rows: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch> {
+pub fn filter_rows(rows: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch> {
     if rows.num_columns() == 0 {
         return batch_of(rows.schema(), Vec::new(), keep.true_count());
     }

@@ -30,7 +30,7 @@ pub use circuit::{Circuit, Generation, Output, OutputSnapshot, Root};
 pub use clocks::{Clocks, NOW};
 pub use codec::{decode_batch, decode_delta, encode_batch, encode_delta, environment_fingerprint};
 pub use constant::Constant;
-pub use delta::{Delta, WEIGHT_COLUMN};
+pub use delta::{Delta, WEIGHT_COLUMN, filter_rows};
 pub use error::{Error, Result};
 pub use group::GroupTable;
 pub use join::{Join, JoinKeys};

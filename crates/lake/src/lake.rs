@@ -156,6 +156,8 @@ impl Lake {
     /// directory is by now another stream's. An interrupted deletion is completed by the next
     /// call, or by the creation of a table of that name.
     pub async fn drop_table(&self, spec: &TableSpec) -> Result<(), Error> {
+        // What is half deleted does not open any more.
+        self.finish_drop(spec).await?;
         let marker = self.directory(spec).join(DROPPED);
         match self.open_table(spec).await {
             Ok(_) => {

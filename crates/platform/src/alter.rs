@@ -6,7 +6,7 @@ use crate::platform::Inner;
 use crate::statements::{done, noticed, wrote};
 use crate::{Code, Error, Outcome, Result, Session, changes, definitions, recover, rows, views};
 use kaplan_base::limits::MAX_COLUMNS;
-use kaplan_sql::catalog::{Catalog, ColumnDef, StreamDef};
+use kaplan_sql::catalog::{Catalog, ColumnDef, StreamDef, quarantine_name};
 use kaplan_sql::dialect::{Alter, AlterAction, Object};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,6 +61,11 @@ async fn add_column(
 ) -> Result<StreamDef> {
     let mut next = stored.clone();
     let def = next.streams.get_mut(name).ok_or_else(|| names::unknown(stored, name))?;
+    if let Some(of) = stored.quarantined_by(def.id) {
+        let message =
+            format!("cannot add a column to {name}: it takes rows that {} keeps out", of.name);
+        return Err(Error::new(Code::Dependency, message).stream(name));
+    }
     if def.columns.len() == MAX_COLUMNS {
         let message = format!("{name} has {MAX_COLUMNS} columns already");
         return Err(Error::new(Code::TooLarge, message).stream(name));
@@ -133,8 +138,10 @@ async fn rename(
     let mut next = stored.clone();
     let mut renamed = Vec::new();
     if let Some(mut def) = next.streams.remove(from) {
-        let (old, new) = (recover::quarantine_name(from), recover::quarantine_name(&to));
-        if let Some(mut quarantine) = next.streams.remove(&old) {
+        let (old, new) = (quarantine_name(from), quarantine_name(&to));
+        // A quarantine goes along, unless it has a name of its own.
+        let goes = next.streams.get(&old).is_some_and(|q| def.quarantine == Some(q.id));
+        if goes && let Some(mut quarantine) = next.streams.remove(&old) {
             if names::find(&next, &new).is_some() {
                 return Err(definitions::taken(&new));
             }

@@ -11,11 +11,14 @@ const FILE: &str = "catalog.json";
 
 /// Reads the catalog, which is this process's alone from now on; an absent one is empty.
 pub async fn claim(place: &Place, epoch: u64) -> Result<(Document, Catalog)> {
-    Document::claim(place, FILE, epoch).await.map_err(|e| match &e {
+    let claimed = Document::claim::<Catalog>(place, FILE, epoch).await;
+    let (document, mut catalog) = claimed.map_err(|e| match &e {
         kaplan_store::Error::Damaged { .. } => Error::new(Code::Corrupted, e.to_string())
             .hint("restore the file from a backup; it is small JSON"),
         _ => e.into(),
-    })
+    })?;
+    catalog.number_quarantines();
+    Ok((document, catalog))
 }
 
 /// The catalog as another process has stored it.

@@ -6,10 +6,13 @@ use crate::names::{self, Named};
 use crate::platform::Inner;
 use crate::rows;
 use crate::statements::{done, noticed, wrote};
-use crate::{Code, Error, Outcome, Result, Session, query, recover, sinks, sources, views, writes};
+use crate::{
+    Code, Error, Outcome, Result, Session, leftovers, query, recover, sinks, sources, views, writes,
+};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::{
-    Catalog, ColumnDef, IndexDef, OnConflict, PlainViewDef, StreamDef, ViewDef, quarantines,
+    Catalog, ColumnDef, IndexDef, OnConflict, PlainViewDef, StreamDef, ViewDef, quarantine_name,
+    quarantines,
 };
 use kaplan_sql::dialect::{
     self, CreateIndex, CreateQuery, CreateStream, DropRelations, Object, sql_type_of,
@@ -82,15 +85,19 @@ pub(crate) fn number(catalog: &mut Catalog) -> StreamId {
 pub(crate) async fn add_streams(
     inner: &Arc<Inner>,
     stored: &mut Catalog,
-    next: Catalog,
+    mut next: Catalog,
     new: &[StreamDef],
 ) -> Result<()> {
-    let mut ready = Vec::new();
-    for def in new {
-        ready.push((recover::info(def)?, recover::definition(&inner.planner, &next, def)?));
+    let mut new = new.to_vec();
+    next.number_quarantines();
+    for def in &mut new {
+        def.quarantine = next.streams.get(&def.name).and_then(|kept| kept.quarantine);
+        recover::definition(&inner.planner, &next, def)?;
     }
-    for (info, _) in &ready {
-        inner.lake.create(&info.table()).await?;
+    leftovers::create(inner, stored, &mut next, &mut new).await?;
+    let mut ready = Vec::new();
+    for def in &new {
+        ready.push((recover::info(def)?, recover::definition(&inner.planner, &next, def)?));
     }
     inner.keep(stored, next).await?;
     for (info, definition) in ready {
@@ -169,9 +176,10 @@ pub(crate) fn new_quarantine(
     create: &CreateStream,
     head: Lsn,
 ) -> Result<Option<StreamDef>> {
-    let name = recover::quarantine_name(&create.name);
+    let name = quarantine_name(&create.name);
     let needed = quarantines(&create.checks, create.watermark.as_ref());
-    if !needed || catalog.streams.get(&name).is_some_and(is_quarantine) {
+    let free = |def: &StreamDef| is_quarantine(def) && catalog.quarantined_by(def.id).is_none();
+    if !needed || catalog.streams.get(&name).is_some_and(free) {
         return Ok(None);
     }
     if names::find(catalog, &name).is_some() {
@@ -205,6 +213,7 @@ fn quarantine_stream(name: String, id: StreamId, created_at: Lsn) -> StreamDef {
         created_at,
         on_conflict: OnConflict::default(),
         stored: None,
+        quarantine: None,
     }
 }
 
@@ -577,6 +586,18 @@ async fn drop_relations(
     Ok(Outcome::Done { tag: tag.into(), lsn: None, notices })
 }
 
+/// Refuses to drop quarantines of streams that stay: their rows would have no place.
+fn refuse_quarantines(catalog: &Catalog, ids: &BTreeSet<u32>) -> Result<()> {
+    let stays = |def: &&StreamDef| !ids.contains(&def.id.0);
+    for def in catalog.streams.values().filter(|def| ids.contains(&def.id.0)) {
+        let Some(of) = catalog.quarantined_by(def.id).filter(stays) else { continue };
+        let message = format!("cannot drop {}: it takes rows that {} keeps out", def.name, of.name);
+        let hint = format!("drop {} first, or both at once", of.name);
+        return Err(Error::new(Code::Dependency, message).stream(&def.name).hint(hint));
+    }
+    Ok(())
+}
+
 /// Drops relations by number, together with their indexes and the sources that fill nothing else.
 async fn remove_all(
     inner: &Arc<Inner>,
@@ -585,6 +606,7 @@ async fn remove_all(
 ) -> Result<Vec<String>> {
     let mut next = stored.clone();
     let sources = sources::detach(&mut next, &mut ids);
+    refuse_quarantines(stored, &ids)?;
     let sinks = sinks::detach(&mut next, &ids);
     let gone = |id: u32| ids.contains(&id);
     let streams: Vec<StreamDef> =
@@ -595,19 +617,17 @@ async fn remove_all(
     next.plain_views.retain(|_, p| !gone(p.id));
     next.indexes.retain(|_, i| !gone(i.on));
     next.dropped.extend(streams.iter().map(|s| s.id));
+    next.leftovers.extend(streams.iter().map(leftovers::of));
     inner.keep(stored, next).await?;
     let notices = sources::retire(inner, &sources).await;
     sinks::retire(inner, &sinks).await;
     for view in views {
-        views::remove(inner, &view.name).await?;
+        if let Err(error) = inner.notice(views::remove(inner, &view).await) {
+            tracing::warn!(view = view.name, %error, "a start deletes what is left of a view");
+        }
     }
-    for def in streams {
-        inner.sequencer.forget(def.id).await?;
-        let table = recover::info(&def)?.table();
-        // The archiver must not be in the middle of this table.
-        let _archiver = inner.progress.lock().await;
-        inner.streams.drop_stream(def.id);
-        inner.lake.drop_table(&table).await?;
+    if let Err(error) = inner.notice(leftovers::finish(inner, stored).await) {
+        tracing::warn!(%error, "files of dropped streams are deleted later");
     }
     Ok(notices)
 }

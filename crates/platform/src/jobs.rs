@@ -292,18 +292,21 @@ async fn beat(talk: Place) {
 async fn ask(desk: &Place, request: &Request) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(request).map_err(|e| damaged(REQUEST, e))?;
     let path = desk.object(REQUEST);
-    let until = Instant::now() + TAKEN;
+    let (mut until, mut other) = (Instant::now() + TAKEN, None);
     loop {
         let put = desk.store().put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await;
         match put {
             Ok(_) => break,
-            Err(object_store::Error::AlreadyExists { .. }) if Instant::now() < until => {}
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                // Nobody took the other one either: it must not stand there for ever.
-                desk.remove([REQUEST.to_owned()]).await?;
-                return Err(not_taken());
-            }
+            Err(object_store::Error::AlreadyExists { .. }) => {}
             Err(error) => return Err(Error::new(Code::Unavailable, error.to_string())),
+        }
+        let there = desk.get(REQUEST).await?;
+        if there != other {
+            (until, other) = (Instant::now() + TAKEN, there);
+        } else if Instant::now() > until {
+            // Nobody took the other one either: it must not stand there for ever.
+            desk.remove([REQUEST.to_owned()]).await?;
+            return Err(not_taken());
         }
         tokio::time::sleep(LOOK).await;
     }

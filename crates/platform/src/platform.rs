@@ -8,8 +8,8 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, JobReport, Outcome, Producer, Result, RowSet,
-    Session, Settings, Status, ViewRead, catalog, jobs, recover, replica, rows, runs, sinks,
-    sources, statements, status, ticks, views,
+    Session, Settings, Status, ViewRead, catalog, jobs, leftovers, recover, replica, rows, runs,
+    sinks, sources, statements, status, ticks, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -588,6 +588,9 @@ impl Inner {
             return Ok(());
         }
         let mut phases = Phases::begin();
+        if let Err(error) = leftovers::finish(self, &mut *self.catalog.lock().await).await {
+            tracing::warn!(%error, "files of dropped streams are deleted later");
+        }
         views::restore(self).await?;
         phases.ended("views");
         let runtime = self.runtime.handle()?;

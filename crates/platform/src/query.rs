@@ -5,6 +5,7 @@ use crate::archiver::blocking;
 use crate::columns;
 use crate::names::{self, Named};
 use crate::platform::Inner;
+use crate::point;
 use crate::transactions::{self, Pending};
 use crate::views::Phase;
 use crate::{Code, Error, Layer, Result, RowSet, Session, ViewRead};
@@ -15,11 +16,12 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::{ident, lit};
+use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::Query;
 use kaplan_base::Lsn;
 use kaplan_circuit::Delta;
 use kaplan_lake::relation;
-use kaplan_serving::ServedView;
+use kaplan_serving::{Condition, ServedView};
 use kaplan_speed::{Snapshot, replay};
 use kaplan_sql::catalog::{Bound, Catalog};
 use kaplan_sql::{dialect, planner};
@@ -30,7 +32,7 @@ use std::sync::atomic::Ordering;
 /// Wait for the position of rows that are in the lake by now.
 const LAKE_TICK: std::time::Duration = std::time::Duration::from_millis(2);
 /// How often a read looks for a snapshot in which batch and speed meet.
-const GAP_TRIES: usize = 100;
+pub(crate) const GAP_TRIES: usize = 100;
 
 /// A table of a query with the schema that it stands in.
 pub(crate) type Table = (Option<String>, String, Arc<dyn TableProvider>);
@@ -63,7 +65,8 @@ impl Inner {
             return Err(kaplan_serving::Error::NoLayer { view: name.into(), layer }.into());
         }
         let stored = entry.def.stored_name();
-        let Some(view) = snapshot.views.get(stored) else {
+        let Some(view) = snapshot.views.get(stored).filter(|v| v.version == entry.def.version)
+        else {
             let rows = entry.progress.rows.load(Ordering::Relaxed);
             return Err(match &*entry.phase.lock() {
                 Phase::Failed(reason) => {
@@ -247,6 +250,14 @@ pub(crate) async fn plan(
 
 /// Runs a query.
 pub(crate) async fn select(inner: &Inner, session: &Session, query: &Query) -> Result<RowSet> {
+    if let Some(rows) = point::select(inner, session, query).await? {
+        return Ok(rows);
+    }
+    planned(inner, session, query).await
+}
+
+/// Plans a query and runs it.
+pub(crate) async fn planned(inner: &Inner, session: &Session, query: &Query) -> Result<RowSet> {
     let (snapshot, state, plan) = plan(inner, session, query).await?;
     let planned = schema_of(&plan);
     let schema = columns::shown(&planned);
@@ -294,6 +305,14 @@ pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowS
         Layer::Speed => format!("speed.{}", read.view),
     };
     let schema = SchemaRef::clone(&inner.view(&read.view)?.compiled.schema);
+    let wanted = conditions(&read, &schema)?;
+    if read.layer == Layer::Served
+        && let Some((snapshot, rows)) =
+            point::matching(inner, &session, &read.view, wanted.clone()).await?
+    {
+        let rows = rows.slice(0, rows.num_rows().min(read.limit.unwrap_or(usize::MAX)));
+        return Ok(RowSet { schema, batches: vec![rows], lsn: snapshot.lsn });
+    }
     let name = [name];
     let (snapshot, tables) = inner.tables(&session, &name).await?;
     let Some((_, _, table)) = tables.into_iter().next() else {
@@ -301,22 +320,8 @@ pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowS
     };
     let state = inner.planner.session(Vec::new())?;
     let mut frame = SessionContext::new_with_state(state).read_table(table)?;
-    for (column, value) in &read.filters {
-        let Ok(field) = schema.field_with_name(column) else {
-            let columns: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-            let message = format!("view {} has no column {column}", read.view);
-            return Err(Error::new(Code::UnknownColumn, message)
-                .field(column)
-                .hint(format!("its columns are {}", columns.join(", "))));
-        };
-        let literal =
-            datafusion::scalar::ScalarValue::try_from_string(value.clone(), field.data_type())
-                .map_err(|_| {
-                    let data_type = dialect::sql_type_name(field.data_type());
-                    let message = format!("{column}: {value:?} is not a {data_type}");
-                    Error::new(Code::InvalidValue, message).field(column)
-                })?;
-        frame = frame.filter(ident(column.as_str()).eq(lit(literal)))?;
+    for (column, value) in wanted {
+        frame = frame.filter(ident(schema.field(column).name()).eq(lit(value)))?;
     }
     if let Some(limit) = read.limit {
         frame = frame.limit(0, Some(limit))?;
@@ -325,4 +330,26 @@ pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowS
     let batches = inner.on_query_threads(collect(state, plan)).await?;
     let lsn = inner.lsn_of(&session, &snapshot, &name);
     Ok(RowSet { schema, batches, lsn })
+}
+
+/// What the columns of a view must be equal to.
+fn conditions(read: &ViewRead, schema: &SchemaRef) -> Result<Vec<Condition>> {
+    let mut wanted = Vec::with_capacity(read.filters.len());
+    for (column, value) in &read.filters {
+        let Ok(at) = schema.index_of(column) else {
+            let columns: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let message = format!("view {} has no column {column}", read.view);
+            return Err(Error::new(Code::UnknownColumn, message)
+                .field(column)
+                .hint(format!("its columns are {}", columns.join(", "))));
+        };
+        let data_type = schema.field(at).data_type();
+        let literal = ScalarValue::try_from_string(value.clone(), data_type).map_err(|_| {
+            let data_type = dialect::sql_type_name(data_type);
+            let message = format!("{column}: {value:?} is not a {data_type}");
+            Error::new(Code::InvalidValue, message).field(column)
+        })?;
+        wanted.push((at, literal));
+    }
+    Ok(wanted)
 }

@@ -39,11 +39,6 @@ impl Checks for Conditions {
     }
 }
 
-/// The name of the stream that takes a stream's quarantined rows.
-pub fn quarantine_name(stream: &str) -> String {
-    format!("{stream}_quarantine")
-}
-
 /// A stream for the sequencer.
 pub fn definition(planner: &Planner, catalog: &Catalog, def: &StreamDef) -> Result<Definition> {
     // Conditions know the names that the columns had when the stream was created.
@@ -59,10 +54,7 @@ pub fn definition(planner: &Planner, catalog: &Catalog, def: &StreamDef) -> Resu
     }
     let checks =
         (!conditions.is_empty()).then(|| Box::new(Conditions(conditions)) as Box<dyn Checks>);
-    let quarantine = def
-        .quarantines()
-        .then(|| catalog.streams.get(&quarantine_name(&def.name)).map(|s| s.id))
-        .flatten();
+    let quarantine = def.quarantine.filter(|id| catalog.streams.values().any(|s| s.id == *id));
     let schema = schema_of(def)?;
     Ok(Definition { def: def.clone(), schema, checks, quarantine })
 }

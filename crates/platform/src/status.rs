@@ -9,6 +9,7 @@ use kaplan_speed::{Snapshot, ViewState};
 use kaplan_sql::catalog::{Architecture, Catalog};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// How many commits freshness is computed over.
@@ -44,7 +45,7 @@ impl Freshness {
 
 /// The status now.
 pub(crate) fn of(inner: &Inner) -> Status {
-    let definitions = std::sync::Arc::clone(&inner.definitions.read());
+    let definitions = Arc::clone(&inner.definitions.read());
     let snapshot = inner.driver.snapshot();
     let failed = inner.sequencer.failed();
     let views = inner.views.read();
@@ -94,7 +95,8 @@ fn streams(inner: &Inner, definitions: &Catalog) -> Vec<StreamStatus> {
 }
 
 fn view(inner: &Inner, snapshot: &Snapshot, entry: &ViewEntry) -> ViewStatus {
-    let running = snapshot.views.get(entry.def.stored_name());
+    let same = |v: &&Arc<kaplan_speed::ViewSnapshot>| v.version == entry.def.version;
+    let running = snapshot.views.get(entry.def.stored_name()).filter(same);
     let published = inner.batches.get(entry.def.stored_name(), entry.def.version);
     let (state, error) = match (&*entry.phase.lock(), running.map(|v| &v.state)) {
         (Phase::Failed(reason), _) | (_, Some(ViewState::Failed(reason))) => {

@@ -1,8 +1,10 @@
 //! The life of a view: defined, replayed from history, following the log, checkpointed, restored,
 //! dropped.
 
+use crate::names::Named;
 use crate::platform::Inner;
-use crate::{Code, Error, Result, Session, definitions, names};
+use crate::{Code, Error, Result, Session, definitions, names, sinks};
+use datafusion::logical_expr::LogicalPlanBuilder;
 use kaplan_base::Lsn;
 use kaplan_batch::Published;
 use kaplan_speed::Attached;
@@ -11,7 +13,7 @@ use kaplan_sql::CompiledView;
 use kaplan_sql::catalog::{Architecture, Bound, Catalog, ViewDef};
 use kaplan_sql::dialect::{self, CreateView};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub(crate) struct ViewEntry {
     pub compiled: Arc<CompiledView>,
     pub phase: Arc<Mutex<Phase>>,
     pub progress: Arc<Progress>,
+    /// Why its stored query cannot be planned; then nothing reads it, and its plan is no plan.
+    pub unplanned: Option<String>,
 }
 
 /// Where a view stands in its life.
@@ -45,17 +49,32 @@ impl ViewEntry {
             compiled: Arc::new(compiled),
             phase: Arc::new(Mutex::new(Phase::Replaying)),
             progress: Arc::default(),
+            unplanned: None,
         })
+    }
+
+    /// A view whose stored query cannot be planned: it is there to be seen and dropped.
+    fn unplanned(def: ViewDef, error: &Error) -> Result<Arc<Self>> {
+        let none = LogicalPlanBuilder::empty(false).build()?;
+        let compiled = CompiledView::new(def.stored_name(), none.clone(), none)?;
+        Ok(Arc::new(Self {
+            def,
+            compiled: Arc::new(compiled),
+            phase: Arc::new(Mutex::new(Phase::Failed(error.to_string()))),
+            progress: Arc::default(),
+            unplanned: Some(error.to_string()),
+        }))
     }
 
     /// The same view with another definition or plan; its circuit goes on.
     pub fn with(&self, def: ViewDef, compiled: Arc<CompiledView>) -> Arc<Self> {
         let (phase, progress) = (Arc::clone(&self.phase), Arc::clone(&self.progress));
-        Arc::new(Self { def, compiled, phase, progress })
+        Arc::new(Self { def, compiled, phase, progress, unplanned: self.unplanned.clone() })
     }
 
+    /// Whether it has a batch layer that can run.
     pub fn is_lambda(&self) -> bool {
-        self.def.architecture == Architecture::Lambda
+        self.def.architecture == Architecture::Lambda && self.unplanned.is_none()
     }
 }
 
@@ -64,13 +83,21 @@ impl Inner {
     pub fn view(&self, name: &str) -> Result<Arc<ViewEntry>> {
         let views = self.views.read();
         if let Some(view) = views.get(name) {
-            return Ok(Arc::clone(view));
+            let Some(reason) = &view.unplanned else { return Ok(Arc::clone(view)) };
+            let message = format!("view {name} cannot be planned: {reason}");
+            return Err(Error::new(Code::NotReady, message)
+                .hint("drop it, and create it again with a query that can be planned"));
         }
         let error = Error::new(Code::UnknownRelation, format!("there is no view {name}"));
         Err(match crate::platform::closest(name, views.keys()) {
             Some(known) => error.hint(format!("did you mean {known}?")),
             None => error.hint("SHOW VIEWS lists them"),
         })
+    }
+
+    /// Whether a view is still defined.
+    fn is_defined(&self, version: u32) -> bool {
+        self.definitions.read().views.values().any(|v| v.version == version)
     }
 
     pub fn history(&self) -> History {
@@ -165,21 +192,45 @@ pub(crate) async fn create(
         inner.views.write().insert(create.name.clone(), Arc::clone(&entry));
         entry
     };
-    let up = bring_up(inner, &entry, true).await;
-    if up.is_err() {
-        // A view that cannot be filled is not defined either.
-        forget(inner, &entry.def.name).await?;
+    match bring_up(inner, &entry, true).await {
+        Ok(()) => Ok(true),
+        Err(error) => Err(forget(inner, entry.def.version, error).await?),
     }
-    up.map(|()| true)
 }
 
-/// Takes a view out of the catalog.
-async fn forget(inner: &Arc<Inner>, name: &str) -> Result<()> {
+/// Takes a view that cannot be filled out of the catalog, unless something reads it by now; returns
+/// the error for who created it.
+async fn forget(inner: &Arc<Inner>, version: u32, error: Error) -> Result<Error> {
     let mut stored = inner.catalog.lock().await;
+    let Some(def) = stored.views.values().find(|v| v.version == version).cloned() else {
+        return Ok(error);
+    };
+    let ids = BTreeSet::from([version]);
+    let reading = names::dependents(&stored, &ids);
+    let relations = reading.iter().filter_map(|id| names::numbered(&stored, *id)).map(Named::name);
+    let sinks = sinks::readers(&stored, &ids).map(|s| s.name.as_str());
+    let readers: Vec<&str> = relations.chain(sinks).collect();
+    if !readers.is_empty() {
+        let name = &def.name;
+        let hint = format!(
+            "{name} stays, because {} reads it: REPLAY MATERIALIZED VIEW {name} tries again, and \
+             DROP MATERIALIZED VIEW {name} CASCADE drops both",
+            readers.join(", ")
+        );
+        return Ok(error.hint(hint));
+    }
     let mut next = stored.clone();
-    next.views.remove(name);
+    next.views.retain(|_, v| v.version != version);
+    next.indexes.retain(|_, i| i.on != version);
     inner.keep(&mut stored, next).await?;
-    remove(inner, name).await
+    remove(inner, &def).await?;
+    Ok(error)
+}
+
+/// The error of a view that was dropped while its history was read.
+fn gone(entry: &ViewEntry) -> Error {
+    let message = format!("view {} was dropped while it was being built", entry.def.name);
+    Error::new(Code::UnknownRelation, message).stream(&entry.def.name)
 }
 
 /// Replays a view from history and lets it follow the log; the old state serves meanwhile.
@@ -230,16 +281,27 @@ async fn replay_and_attach(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result
     attach(inner, entry, view).await
 }
 
-/// Lets a circuit follow the log, going back to the lake as long as the log is ahead of it.
+/// Lets a circuit follow the log, going back to the lake as long as the log is ahead of it. A view that
+/// was dropped meanwhile does not follow.
 pub(crate) async fn attach(
     inner: &Arc<Inner>,
     entry: &Arc<ViewEntry>,
     view: Attached,
 ) -> Result<()> {
     let mut view = view;
+    let (name, version) = (entry.def.stored_name(), entry.def.version);
     loop {
+        if !inner.is_defined(version) {
+            return Err(gone(entry));
+        }
         match inner.driver.attach(view).await {
-            Ok(()) => return Ok(()),
+            Ok(()) if inner.is_defined(version) => return Ok(()),
+            Ok(()) => {
+                // Dropped before it was there to be detached.
+                inner.driver.detach_version(name, version).await?;
+                return Err(gone(entry));
+            }
+            Err((kaplan_speed::Error::Superseded { .. }, _)) => return Err(gone(entry)),
             Err((kaplan_speed::Error::Behind { .. }, Some(behind))) => {
                 let (archived, stood) = (inner.archived_clocks.read().clone(), behind.lsn);
                 view =
@@ -264,10 +326,17 @@ pub(crate) async fn restore(inner: &Arc<Inner>) -> Result<()> {
     // Views are planned after the views that they read.
     left.sort_by_key(|v| v.version);
     for def in left {
-        let compiled = compile_stored(inner, &definitions, def).await?;
-        let entry = ViewEntry::new(def.clone(), compiled);
+        let entry = match compile_stored(inner, &definitions, def).await {
+            Ok(compiled) => ViewEntry::new(def.clone(), compiled),
+            Err(error) => {
+                tracing::error!(view = def.name, %error, "a view cannot be planned; others go on");
+                ViewEntry::unplanned(def.clone(), &error)?
+            }
+        };
         inner.views.write().insert(def.name.clone(), Arc::clone(&entry));
-        restore_view(inner, entry).await?;
+        if entry.unplanned.is_none() {
+            restore_view(inner, entry).await?;
+        }
     }
     Ok(())
 }
@@ -305,9 +374,16 @@ async fn restore_view(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
         && (!entry.is_lambda() || view.circuit.release(base).is_ok())
         && view.lsn <= inner.log.head()
     {
-        attach(inner, &entry, view).await?;
-        *entry.phase.lock() = Phase::Running;
-        return Ok(());
+        match attach(inner, &entry, view).await {
+            Ok(()) => {
+                *entry.phase.lock() = Phase::Running;
+                return Ok(());
+            }
+            // It may have stopped at a commit after its checkpoint: that is its matter alone.
+            Err(error) => {
+                tracing::warn!(view = def.name, %error, "a checkpoint leads nowhere; replaying");
+            }
+        }
     }
     let task = Arc::clone(inner);
     inner.spawn(async move {
@@ -317,11 +393,11 @@ async fn restore_view(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {
     })
 }
 
-/// Drops a view.
-pub(crate) async fn remove(inner: &Arc<Inner>, name: &str) -> Result<()> {
-    let Some(entry) = inner.views.write().remove(name) else { return Ok(()) };
-    inner.driver.detach(entry.def.stored_name()).await?;
-    inner.batches.remove(entry.def.stored_name(), entry.def.version).await?;
+/// Drops a view that the catalog does not have any more.
+pub(crate) async fn remove(inner: &Arc<Inner>, def: &ViewDef) -> Result<()> {
+    inner.views.write().retain(|_, entry| entry.def.version != def.version);
+    inner.driver.detach_version(def.stored_name(), def.version).await?;
+    inner.batches.remove(def.stored_name(), def.version).await?;
     let _turn = inner.checkpoint_turn.lock().await;
     Ok(inner.checkpoints.remove_stale(&inner.live_views()).await?)
 }
@@ -359,3 +435,6 @@ pub(crate) async fn checkpoints(inner: Arc<Inner>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

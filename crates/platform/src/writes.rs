@@ -251,6 +251,8 @@ pub(crate) async fn load(inner: &Inner, session: &Session, load: &Load) -> Resul
             total.rows += ack.rows;
             total.duplicates += ack.duplicates;
             total.late += ack.late;
+            total.quarantined += ack.quarantined;
+            total.dropped += ack.dropped;
         }
     }
     Ok(total)

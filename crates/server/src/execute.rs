@@ -1,16 +1,21 @@
 //! Runs statements so that a client that goes away cannot leave a change half done: a read is
 //! dropped with its request, everything else runs to its end on a task of its own.
 
-use crate::statements::{keyword, split};
+use crate::statements::{has_word, keyword, split};
 use kaplan_platform::{Code, Error, Outcome, Platform, Result, Session};
 
 /// Statements that change nothing and may be run twice.
 const READS: [&str; 8] =
     ["SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN", "DESCRIBE", "VERIFY"];
 
+/// What may stand behind `WITH` or `EXPLAIN` and changes rows.
+const CHANGES: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
+
 /// Whether a statement only reads.
 pub(crate) fn reads(statement: &str) -> bool {
-    READS.contains(&keyword(statement).as_str())
+    let keyword = keyword(statement);
+    let may_change = matches!(keyword.as_str(), "WITH" | "EXPLAIN");
+    READS.contains(&keyword.as_str()) && !(may_change && has_word(statement, &CHANGES))
 }
 
 /// Runs one or several statements.

@@ -80,7 +80,10 @@ pub(crate) async fn listen(
             () = wire.stop.cancelled() => return Ok(()),
         };
         match accepted {
-            Ok((socket, _)) => accept(&wire, socket),
+            Ok((socket, _)) => {
+                crate::serve::keep_alive(&socket);
+                accept(&wire, socket);
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a PostgreSQL connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -3,18 +3,23 @@
 
 use crate::http::Oidc;
 use crate::{http, postgres};
+use axum::serve::ListenerExt;
 use kaplan_base::limits::MAX_BODY_BYTES;
 use kaplan_platform::Platform;
 use pgwire::tokio::TlsAcceptor;
+use socket2::{SockRef, TcpKeepalive};
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// How long open requests may take to finish at shutdown, when nothing else is said.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// A connection that was silent for so long is asked whether it is still there, and how often.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Ingest requests that may be under way at once, when nothing else is said.
 const DEFAULT_IN_FLIGHT: usize = 256;
 
@@ -206,10 +211,18 @@ async fn run_http(
     let Some(listener) = listener else { return Ok(()) };
     let router = http::router(platform, options);
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, router)
+    axum::serve(listener.tap_io(|socket: &mut TcpStream| keep_alive(socket)), router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
         .map_err(|source| Error::Listen { wire: "HTTP", source })
+}
+
+/// Has the system find out about clients that are gone without a word.
+pub(crate) fn keep_alive(socket: &TcpStream) {
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
+    if let Err(error) = SockRef::from(socket).set_tcp_keepalive(&probes) {
+        tracing::debug!(%error, "no keepalive on a connection");
+    }
 }
 
 async fn run_postgres(

@@ -41,6 +41,20 @@ pub(crate) fn keyword(sql: &str) -> String {
     sql[at..].chars().take_while(|c| c.is_ascii_alphabetic()).collect::<String>().to_uppercase()
 }
 
+/// Whether one of these words, in capitals, stands in the text outside of quotes and comments.
+pub(crate) fn has_word(sql: &str, words: &[&str]) -> bool {
+    let mut at = 0;
+    while let Some(step) = next(&sql[at..]) {
+        let text = &sql[at..at + step.len()];
+        let is_one = |word: &&str| text.eq_ignore_ascii_case(word);
+        if matches!(step, Step::Code(..)) && words.iter().any(is_one) {
+            return true;
+        }
+        at += step.len();
+    }
+    false
+}
+
 /// Puts `value(n)` in the place of each parameter `$n`.
 pub(crate) fn substitute<E>(
     sql: &str,
@@ -50,14 +64,15 @@ pub(crate) fn substitute<E>(
     let mut at = 0;
     while let Some(step) = next(&sql[at..]) {
         let mut length = step.len();
-        let digits = sql[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        let rest = &sql[at..];
+        let digits = rest.bytes().skip(1).take_while(u8::is_ascii_digit).count();
         match step {
             Step::Code('$', _) if digits > 0 => {
                 length = 1 + digits;
-                let number = sql[at + 1..at + length].parse().unwrap_or(usize::MAX);
+                let number = rest[1..length].parse().unwrap_or(usize::MAX);
                 text.push_str(&value(number)?);
             }
-            _ => text.push_str(&sql[at..at + length]),
+            _ => text.push_str(&rest[..length]),
         }
         at += length;
     }
@@ -208,10 +223,21 @@ mod tests {
     }
 
     #[test]
+    fn words_are_found_in_code_only() {
+        let has = |sql| has_word(sql, &["INSERT", "DELETE"]);
+        assert!(has("with a as (select 1) insert into t select * from a"));
+        assert!(has("explain analyze /* x */ Delete from t"));
+        assert!(!has("with a as (select 'insert', \"delete\", inserted /* insert */) select 1"));
+    }
+
+    #[test]
     fn parameters_in_code_are_replaced() {
         let replaced = substitute::<()>("a$1 = $1 and b = '$1' or $12", |n| Ok(format!("<{n}>")));
         assert_eq!(replaced.unwrap(), "a$1 = <1> and b = '$1' or <12>");
         assert_eq!(parameters("select $2, '$7'"), 2);
+        let foreign =
+            substitute::<()>("\u{fc}ber = $1 \u{a0}\u{ab}\u{540d} $2", |n| Ok(n.to_string()));
+        assert_eq!(foreign.unwrap(), "\u{fc}ber = 1 \u{a0}\u{ab}\u{540d} 2");
         assert_eq!(parameters("select $$ $9 $$"), 0);
     }
 }

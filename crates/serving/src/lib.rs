@@ -6,4 +6,4 @@ mod error;
 mod view;
 
 pub use error::{Error, Result};
-pub use view::{Layer, ServedView, ViewTable};
+pub use view::{Condition, Layer, ServedView, ViewTable};

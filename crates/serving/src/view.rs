@@ -3,10 +3,13 @@
 //! The merge happens when the view is read: partial states of batch and speed are merged and
 //! finished, or rows are added up by weight; then the view's tail runs over the result. The merged
 //! core is kept with the snapshot, so that the next reader of the same LSN finds it. A read by the
-//! whole key takes only the groups with that key out of each batch.
+//! whole key takes only the groups with that key out of each batch, and one by other columns of plain
+//! rows only the rows that have their values. Where the tail works row by row, such a read needs no
+//! plan at all ([`ServedView::matching`]).
 
 use crate::{Error, Result};
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::kernels::cmp;
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -111,22 +114,26 @@ impl ServedView {
     }
 
     fn merge(&self) -> Result<RecordBatch> {
-        let view = self.compiled();
-        let (output, batches) = (&self.snapshot.content.output, self.batches());
+        self.finish(&self.batches())
+    }
+
+    /// What batches make together.
+    fn finish(&self, batches: &[Arc<Batch>]) -> Result<RecordBatch> {
+        let (view, output) = (self.compiled(), &self.snapshot.content.output);
         let rows = match (self.layer, output) {
             // The change since the batch view can be negative: it is shown as what it adds.
-            (Layer::Speed, Output::Rows) => match output.rows(&batches)? {
+            (Layer::Speed, Output::Rows) => match output.rows(batches)? {
                 Some(delta) => Some(delta.expand()?),
                 None => None,
             },
-            _ => output.read(&batches, &view.name)?,
+            _ => output.read(batches, &view.name)?,
         };
         let rows =
             rows.unwrap_or_else(|| RecordBatch::new_empty(SchemaRef::clone(&view.core_schema)));
         relabel(&rows, &view.core_schema)
     }
 
-    /// The core's groups with one key; None when the key or the view does not allow it.
+    /// The core's groups with one key.
     fn lookup(&self, spec: &Arc<AggregateSpec>, key: &[ScalarValue]) -> Result<RecordBatch> {
         let mut keys: Vec<ArrayRef> = Vec::with_capacity(key.len());
         for value in key {
@@ -148,23 +155,119 @@ impl ServedView {
         ViewTable { view: self }
     }
 
-    /// The key that the filters fix, in the order of the group columns.
-    fn key_of(&self, filters: &[Expr]) -> Option<(Arc<AggregateSpec>, Vec<ScalarValue>)> {
+    /// The key that the conditions fix, in the order of the group columns.
+    fn key_of(&self, wanted: &[Condition]) -> Option<(Arc<AggregateSpec>, Vec<ScalarValue>)> {
         let Core::States { spec, .. } = &self.compiled().core else { return None };
-        let columns = self.compiled().key_columns()?;
-        let schema = &self.compiled().schema;
-        let mut key = Vec::with_capacity(columns.len());
-        for (group, output) in columns.iter().enumerate() {
-            let name = schema.field(*output).name();
-            let value = filters.iter().find_map(|f| equals(f, name))?;
-            let data_type = spec.group_schema.field(group).data_type();
-            if value.is_null() || value.data_type() != *data_type {
+        let mut key = Vec::new();
+        for (group, output) in self.compiled().key_columns()?.into_iter().enumerate() {
+            let (_, value) = wanted.iter().find(|(column, _)| *column == output)?;
+            if value.is_null() || value.data_type() != *spec.group_schema.field(group).data_type() {
                 return None;
             }
-            key.push(value);
+            key.push(value.clone());
         }
         Some((Arc::clone(spec), key))
     }
+
+    /// The merged core without rows that the conditions rule out; None where all of it must be merged.
+    fn narrowed(&self, wanted: &[Condition]) -> Result<Option<RecordBatch>> {
+        if let Some((spec, key)) = self.key_of(wanted) {
+            let rows = self.lookup(&spec, &key)?;
+            return Ok(Some(relabel(&rows, &self.compiled().core_schema)?));
+        }
+        if !matches!(self.compiled().core, Core::Rows(_)) || self.layer != Layer::Served {
+            return Ok(None);
+        }
+        let Some(sources) = self.compiled().core_columns() else { return Ok(None) };
+        let schema = &self.compiled().core_schema;
+        let in_core = |(output, value): &Condition| {
+            let column = sources[*output]?;
+            let fits = value.data_type() == *schema.field(column).data_type();
+            (fits && is_exact(value)).then(|| (column, value.clone()))
+        };
+        let wanted: Vec<Condition> = wanted.iter().filter_map(in_core).collect();
+        let base = self.batch.as_ref().map_or(Lsn::ZERO, |b| b.lsn);
+        let merged = self.snapshot.merged.lock().clone().filter(|(lsn, _)| *lsn == base);
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        if let Some((_, rows)) = merged {
+            let keep = equal(&rows, &wanted)?;
+            return Ok(Some(kaplan_circuit::filter_rows(&rows, &keep)?));
+        }
+        // Equal rows are all kept or all left out, so their weights add up as before.
+        let mut batches = Vec::new();
+        for batch in self.batches() {
+            let delta = batch.delta.filter(&equal(&batch.delta.rows, &wanted)?)?;
+            if !delta.is_empty() {
+                batches.push(Arc::new(Batch::new(Vec::<u64>::new(), delta)));
+            }
+        }
+        self.finish(&batches).map(Some)
+    }
+
+    /// Whether the conditions fix the whole key of a view of groups.
+    #[must_use]
+    pub fn is_by_key(&self, wanted: &[Condition]) -> bool {
+        self.key_of(wanted).is_some()
+    }
+
+    /// The rows in which columns of the view have these values, without a plan; None where only a
+    /// plan can tell. The values have the types of their columns.
+    pub fn matching(&self, wanted: &[Condition]) -> Result<Option<RecordBatch>> {
+        let view = self.compiled();
+        let Some(tail) = view.row_tail.as_ref().filter(|_| wanted.iter().all(|(_, v)| is_exact(v)))
+        else {
+            return Ok(None);
+        };
+        let Some(core) = self.narrowed(wanted)? else { return Ok(None) };
+        // What fails on a row is the planned read's to tell.
+        let Ok(rows) = tail.apply(core) else { return Ok(None) };
+        let made = rows.columns().iter().map(|column| column.data_type());
+        if !made.eq(view.schema.fields().iter().map(|field| field.data_type())) {
+            return Ok(None);
+        }
+        let rows = relabel(&rows, &view.schema)?;
+        let keep = equal(&rows, wanted)?;
+        Ok(Some(kaplan_circuit::filter_rows(&rows, &keep)?))
+    }
+}
+
+/// A column, by position, and the value that it must have.
+pub type Condition = (usize, ScalarValue);
+
+/// Whether equal values of this type are the same bits, and the value is not NULL.
+fn is_exact(value: &ScalarValue) -> bool {
+    use arrow::datatypes::DataType;
+    let data_type = value.data_type();
+    !value.is_null()
+        && (data_type.is_integer()
+            || matches!(
+                data_type,
+                DataType::Boolean
+                    | DataType::Utf8
+                    | DataType::LargeUtf8
+                    | DataType::Utf8View
+                    | DataType::Date32
+                    | DataType::Timestamp(..)
+                    | DataType::Decimal128(..)
+            ))
+}
+
+/// The rows in which all columns have their values.
+fn equal(rows: &RecordBatch, wanted: &[Condition]) -> Result<BooleanArray> {
+    let mut keep: Option<BooleanArray> = None;
+    for (column, value) in wanted {
+        let found = cmp::eq(rows.column(*column), &value.to_scalar()?)
+            .map_err(kaplan_circuit::Error::from)?;
+        keep = Some(match keep {
+            Some(keep) => {
+                arrow::compute::and(&keep, &found).map_err(kaplan_circuit::Error::from)?
+            }
+            None => found,
+        });
+    }
+    Ok(keep.unwrap_or_else(|| BooleanArray::from(vec![true; rows.num_rows()])))
 }
 
 fn relabel(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
@@ -174,16 +277,14 @@ fn relabel(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .map_err(kaplan_circuit::Error::from)?)
 }
 
-/// The literal of a filter `column = literal`.
-fn equals(filter: &Expr, name: &str) -> Option<ScalarValue> {
+/// The condition of a filter `column = literal`.
+fn condition(filter: &Expr, schema: &SchemaRef) -> Option<Condition> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else {
         return None;
     };
     match (left.as_ref(), right.as_ref()) {
-        (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c))
-            if c.name == name =>
-        {
-            Some(v.clone())
+        (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) => {
+            schema.index_of(&c.name).ok().map(|column| (column, v.clone()))
         }
         _ => None,
     }
@@ -253,11 +354,10 @@ impl TableProvider for ViewTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let core = match self.view.key_of(filters) {
-            Some((spec, key)) => {
-                let rows = self.view.lookup(&spec, &key).map_err(external)?;
-                relabel(&rows, &self.view.compiled().core_schema).map_err(external)?
-            }
+        let schema = &self.view.compiled().schema;
+        let wanted: Vec<_> = filters.iter().filter_map(|f| condition(f, schema)).collect();
+        let core = match self.view.narrowed(&wanted).map_err(external)? {
+            Some(core) => core,
             None => self.view.core().map_err(external)?,
         };
         let plan = self.rows(state, core).await?;

@@ -53,7 +53,7 @@ type AttachReply = Result<(), Box<(Error, Attached)>>;
 
 enum Command {
     Attach(Box<Attached>, oneshot::Sender<AttachReply>),
-    Detach(String, oneshot::Sender<()>),
+    Detach(String, Option<u32>, oneshot::Sender<()>),
     Cut(Vec<String>, oneshot::Sender<(Lsn, Clocks)>),
     Due(Clocks, oneshot::Sender<bool>),
     Release(String, u32, Lsn, oneshot::Sender<Result<()>>),
@@ -120,8 +120,9 @@ impl Driver {
         receiver.await.map_err(|_| Error::Stopped)
     }
 
-    /// Lets a circuit follow the log; replaces a view of the same name. When the log does not hold
-    /// what the circuit lacks, the circuit comes back with the error.
+    /// Lets a circuit follow the log; replaces a view of the same name, unless that is of a newer
+    /// version. When the log does not hold what the circuit lacks, the circuit comes back with the
+    /// error.
     pub async fn attach(&self, view: Attached) -> Result<(), NotAttached> {
         match self.ask(|reply| Command::Attach(Box::new(view), reply)).await {
             Ok(Ok(())) => Ok(()),
@@ -135,7 +136,12 @@ impl Driver {
 
     /// Forgets a view.
     pub async fn detach(&self, name: &str) -> Result<()> {
-        self.ask(|reply| Command::Detach(name.into(), reply)).await
+        self.ask(|reply| Command::Detach(name.into(), None, reply)).await
+    }
+
+    /// Forgets a view of this version; one of another version that has its name goes on.
+    pub async fn detach_version(&self, name: &str, version: u32) -> Result<()> {
+        self.ask(|reply| Command::Detach(name.into(), Some(version), reply)).await
     }
 
     /// Cuts these views at one commit, which the answer names: the last that they have taken in,
@@ -251,9 +257,12 @@ impl Worker {
             Command::Attach(view, reply) => {
                 let _ = reply.send(self.attach(view));
             }
-            Command::Detach(name, reply) => {
-                self.views.remove(&name);
-                self.publish();
+            Command::Detach(name, version, reply) => {
+                let same = |view: &View| version.is_none_or(|version| view.version == version);
+                if self.views.get(&name).is_some_and(same) {
+                    self.views.remove(&name);
+                    self.publish();
+                }
                 let _ = reply.send(());
             }
             Command::Cut(names, reply) => {
@@ -319,6 +328,11 @@ impl Worker {
 
     /// Takes a view in: it first catches up with what the others have seen.
     fn attach(&mut self, mut view: Box<Attached>) -> AttachReply {
+        let name = &view.compiled.name;
+        if self.views.get(name).is_some_and(|there| there.version > view.version) {
+            // A replay that outlived its view: what was created under the name since then stays.
+            return Err(Box::new((Error::Superseded { view: name.clone() }, *view)));
+        }
         // What lies between the view and the others may have left the log, or be still to come: the lake
         // can be ahead of a log that another process writes. To wait here would keep it from coming.
         let reached = view.lsn == self.position || self.log.head() >= view.lsn.max(self.position);
@@ -538,6 +552,30 @@ mod tests {
     use super::*;
     use datafusion::prelude::SessionContext;
     use kaplan_log::{LocalLog, Options};
+
+    #[tokio::test]
+    async fn an_older_version_neither_replaces_nor_removes_a_newer_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Arc::new(LocalLog::open(directory.path(), Options::default()).unwrap());
+        let start = (Lsn::ZERO, Clocks::default());
+        let (driver, thread) =
+            Driver::start(log, Streams::default(), start, Box::new(|_| {})).unwrap();
+        let version = || driver.snapshot().views.get("v").map(|view| view.version);
+        let newer = Attached { version: 2, ..at(Lsn::ZERO).await };
+        assert!(driver.attach(newer).await.is_ok());
+        let (error, _) = driver.attach(at(Lsn::ZERO).await).await.unwrap_err();
+        assert!(matches!(error, Error::Superseded { .. }), "{error}");
+        driver.detach_version("v", 1).await.unwrap();
+        assert_eq!(version(), Some(2));
+        let newest = Attached { version: 3, ..at(Lsn::ZERO).await };
+        assert!(driver.attach(newest).await.is_ok());
+        driver.detach_version("v", 2).await.unwrap();
+        assert_eq!(version(), Some(3));
+        driver.detach_version("v", 3).await.unwrap();
+        assert_eq!(version(), None);
+        driver.stop();
+        thread.join().unwrap();
+    }
 
     /// A view of one row that has seen commits up to `lsn`.
     async fn at(lsn: Lsn) -> Attached {

@@ -37,6 +37,12 @@ pub enum Error {
         /// The first commit that the log holds.
         start: Lsn,
     },
+    /// A newer definition of the view follows the log already.
+    #[error("view {view} has a newer definition by now")]
+    Superseded {
+        /// The name that its files and the circuits know it by.
+        view: String,
+    },
     /// A commit names a stream that the catalog does not know.
     #[error("commit {lsn} is for stream {stream}, which does not exist")]
     UnknownStream {
@@ -60,6 +66,7 @@ impl Error {
             Error::Circuit(e) => e.remedy(),
             Error::Storage(e) => e.remedy(),
             Error::Scan(_) | Error::Thread(_) | Error::Lost | Error::Behind { .. } => Remedy::Retry,
+            Error::Superseded { .. } => Remedy::FixInput,
             Error::Sql(_) => Remedy::FixInput,
             Error::UnknownStream { .. } => Remedy::Report,
             Error::Stopped => Remedy::Reopen,

@@ -38,6 +38,35 @@ pub struct Catalog {
     pub next_id: u32,
     /// The numbers of dropped streams, whose rows may still be in the log.
     pub dropped: BTreeSet<StreamId>,
+    /// Tables of the lake that no stream has, by number: their files are still to be deleted.
+    pub leftovers: BTreeMap<StreamId, Leftover>,
+}
+
+impl Catalog {
+    /// Lets streams of catalogs that tell quarantines by their names know theirs by number.
+    pub fn number_quarantines(&mut self) {
+        let names = self.streams.iter().map(|(name, def)| (name.clone(), def.id));
+        let ids: BTreeMap<String, StreamId> = names.collect();
+        let unknown = |def: &&mut StreamDef| def.quarantine.is_none() && def.quarantines();
+        for def in self.streams.values_mut().filter(unknown) {
+            def.quarantine = ids.get(&quarantine_name(&def.name)).copied();
+        }
+    }
+
+    /// The stream whose rows a quarantine takes.
+    #[must_use]
+    pub fn quarantined_by(&self, quarantine: StreamId) -> Option<&StreamDef> {
+        self.streams.values().find(|def| def.quarantine == Some(quarantine))
+    }
+}
+
+/// A table of the lake that no stream has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The name that the lake knows.
+    pub stored: String,
+    /// Whether it was a stream's.
+    pub append_only: bool,
 }
 
 /// A stream (append-only) or a table.
@@ -68,6 +97,9 @@ pub struct StreamDef {
     /// The name that lake and circuits know, where `ALTER .. RENAME` made it differ.
     #[serde(default)]
     pub stored: Option<String>,
+    /// The stream that takes the rows that this one keeps out, whatever it is called.
+    #[serde(default)]
+    pub quarantine: Option<StreamId>,
 }
 
 impl StreamDef {
@@ -99,6 +131,12 @@ impl StreamDef {
     pub fn position(&self, column: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == column)
     }
+}
+
+/// The name that a stream's quarantine is created with.
+#[must_use]
+pub fn quarantine_name(stream: &str) -> String {
+    format!("{stream}_quarantine")
 }
 
 /// Whether a stream of these rules sends rows to a quarantine.

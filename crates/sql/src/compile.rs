@@ -8,6 +8,7 @@
 
 use crate::lower::{self, Lowering};
 use crate::planner::{StreamTable, marked_schema, output_schema};
+use crate::row_tail::RowTail;
 use crate::{Error, Result};
 use crate::{clock, rewrite};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -66,6 +67,8 @@ pub struct CompiledView {
     pub core_schema: SchemaRef,
     /// What is computed over the merged core when the view is read; None: the core is the view.
     pub tail: Option<LogicalPlan>,
+    /// The tail (or none) as steps over single rows, if it is such.
+    pub row_tail: Option<Arc<RowTail>>,
     /// What the circuit reads.
     pub sources: Vec<SourceInfo>,
     /// Whether the core of a range of commits can be computed alone and put together with others:
@@ -103,10 +106,17 @@ impl CompiledView {
             None => (Core::Rows(core_plan.clone()), output_schema(&core_plan)),
         };
         let mergeable = lowering.insert_only() && !lowering.stateful_below();
+        let tail_clocks = tail.as_ref().map(clock::clocks_of).transpose()?.unwrap_or_default();
+        let row_tail = match &tail {
+            Some(_) if !tail_clocks.is_empty() => None,
+            Some(tail) => RowTail::new(tail),
+            None => Some(RowTail::default()),
+        };
         Ok(Self {
             name: name.into(),
             clocks: clock::clocks_of(&plan)?,
-            tail_clocks: tail.as_ref().map(clock::clocks_of).transpose()?.unwrap_or_default(),
+            tail_clocks,
+            row_tail: row_tail.map(Arc::new),
             schema: marked_schema(&optimized),
             exact: is_exact(&core_plan)?,
             insert_only: lowering.insert_only(),
@@ -212,9 +222,8 @@ impl CompiledView {
         if width == 0 {
             return None;
         }
-        let Some(tail) = &self.tail else { return Some((0..width).collect()) };
         let mut positions = vec![None; width];
-        for (output, source) in pass_through(tail)?.into_iter().enumerate() {
+        for (output, source) in self.core_columns()?.into_iter().enumerate() {
             if let Some(source) = source
                 && source < width
                 && positions[source].is_none()
@@ -223,6 +232,16 @@ impl CompiledView {
             }
         }
         positions.into_iter().collect()
+    }
+
+    /// For each column of the view the column of the core that it is, unchanged, if it is one; None
+    /// where the tail does more than pass rows on or drop them.
+    #[must_use]
+    pub fn core_columns(&self) -> Option<Vec<Option<usize>>> {
+        match &self.tail {
+            Some(tail) => pass_through(tail),
+            None => Some((0..self.core_schema.fields().len()).map(Some).collect()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::planner::{marked_schema, optimize, output_schema};
 use crate::{Error, Result};
 use datafusion::logical_expr::LogicalPlan;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl CompiledView {
     /// The same view with its rows as the core, whatever stands at its top.
@@ -31,6 +32,7 @@ impl CompiledView {
             core_schema: output_schema(&optimized),
             core: Core::Rows(optimized),
             tail: None,
+            row_tail: Some(Arc::default()),
             sources,
             mergeable: false,
             exact: self.exact,

@@ -22,6 +22,7 @@ pub mod planner;
 mod recompute;
 mod refused;
 mod rewrite;
+mod row_tail;
 #[cfg(test)]
 mod rows_tests;
 mod single;
@@ -33,3 +34,4 @@ mod tries;
 pub use compile::{CompiledView, Core, SourceInfo};
 pub use error::{Error, Result};
 pub use planner::{Planner, Relation, StreamTable};
+pub use row_tail::RowTail;

@@ -17,10 +17,10 @@ use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::context::SessionState;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::functions::math::expr_fn::nanvl;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{Exists, InSubquery, ScalarFunction};
 use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection,
-    TryCast, Union, Volatility, lit,
+    Subquery, TryCast, Union, Volatility, lit,
 };
 use datafusion::scalar::ScalarValue;
 use std::collections::BTreeSet;
@@ -32,6 +32,7 @@ pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPla
     let mut analyzed = clock::with_clock(plan)?;
     for _ in 0..2 {
         analyzed = analyzed.transform_up_with_subqueries(microseconds)?.data;
+        analyzed = analyzed.transform_down_with_subqueries(outer_types)?.data;
         analyzed =
             state.analyzer().execute_and_check(analyzed, state.config_options(), |_, _| {})?;
     }
@@ -45,6 +46,58 @@ pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPla
     let plan = total.transform_up_with_subqueries(fresh_schema)?.data;
     refuse_equal_names(&plan)?;
     Ok(plan)
+}
+
+/// What a subquery takes from the query around it has the type that it has there: settling types may
+/// have changed it since it was written down, and comparisons in the subquery rest on it.
+fn outer_types(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let mut schema = DFSchema::empty();
+    for input in plan.inputs() {
+        schema.merge(input.schema());
+    }
+    let retype = |expr: Expr| match expr {
+        Expr::OuterReferenceColumn(field, column) => {
+            let there = schema.maybe_index_of_column(&column).map(|at| schema.field(at));
+            Ok(match there.map(|there| there.data_type()) {
+                Some(data_type) if data_type != field.data_type() => {
+                    let field = field.as_ref().clone().with_data_type(data_type.clone());
+                    Transformed::yes(Expr::OuterReferenceColumn(Arc::new(field), column))
+                }
+                _ => Transformed::no(Expr::OuterReferenceColumn(field, column)),
+            })
+        }
+        other => Ok(Transformed::no(other)),
+    };
+    let within = |subquery: Subquery| -> Result<Subquery, DataFusionError> {
+        let plan = subquery.subquery.as_ref().clone();
+        let plan = plan.transform_up_with_subqueries(|node| {
+            node.map_expressions(|expr| {
+                let name = expr.schema_name().to_string();
+                let made = expr.transform_up(retype)?;
+                Ok(if made.transformed { named_before(made, name) } else { made })
+            })
+        })?;
+        let outer =
+            subquery.outer_ref_columns.into_iter().map(|e| Ok(e.transform_up(retype)?.data));
+        let outer_ref_columns = outer.collect::<Result<Vec<_>, DataFusionError>>()?;
+        Ok(Subquery { subquery: Arc::new(plan.data), outer_ref_columns, ..subquery })
+    };
+    plan.map_expressions(|expr| {
+        expr.transform_up(|e| {
+            Ok(match e {
+                Expr::ScalarSubquery(s) => Transformed::yes(Expr::ScalarSubquery(within(s)?)),
+                Expr::Exists(e) => {
+                    let subquery = within(e.subquery)?;
+                    Transformed::yes(Expr::Exists(Exists { subquery, ..e }))
+                }
+                Expr::InSubquery(e) => {
+                    let subquery = within(e.subquery)?;
+                    Transformed::yes(Expr::InSubquery(InSubquery { subquery, ..e }))
+                }
+                other => Transformed::no(other),
+            })
+        })
+    })
 }
 
 /// Timestamps are microseconds, as columns are. DataFusion's own choice, nanoseconds, ends in 2262

@@ -96,6 +96,7 @@ fn definition(id: StreamId, name: &str) -> Definition {
         created_at: Lsn::ZERO,
         on_conflict: OnConflict::default(),
         stored: None,
+        quarantine: None,
     };
     Definition { def, schema: schema(), checks: None, quarantine: None }
 }

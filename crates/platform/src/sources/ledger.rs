@@ -34,6 +34,7 @@ pub fn stream(name: String, id: StreamId, created_at: Lsn) -> StreamDef {
         created_at,
         on_conflict: OnConflict::default(),
         stored: None,
+        quarantine: None,
     }
 }
 

@@ -153,7 +153,18 @@ impl Callers {
             return known.ok_or_else(|| refused("the token's key is not one of the issuer's"));
         }
         keys.asked = Some(Instant::now());
-        match self.fetch().await {
+        let fetched = match keys.set.is_some() {
+            // Meanwhile callers with a known key are let in.
+            true => {
+                drop(keys);
+                let fetched = self.fetch().await;
+                keys = self.keys.lock().await;
+                fetched
+            }
+            false => self.fetch().await,
+        };
+        keys.asked = Some(Instant::now());
+        match fetched {
             Ok(set) => keys.set = Some(set),
             Err(reason) if keys.set.is_some() => {
                 tracing::warn!(reason, "the issuer's keys cannot be fetched; the old ones stay");

@@ -14,11 +14,15 @@ use futures::StreamExt;
 use kaplan_connect::formats::{CONTENT_TYPES, Format, decode};
 use kaplan_platform::{Ack, Code, Producer};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Most bytes of a body that is too large that are read and thrown away, so that a client that
 /// sends first and listens later sees the answer and not a closed connection.
 const MAX_DRAINED_BYTES: usize = 256 << 20;
+/// How long a client may be silent within a body: a place among the requests under way is not kept
+/// for one that is gone.
+const MAX_SILENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn events(
     State(app): State<App>,
@@ -116,7 +120,12 @@ pub(super) async fn read(
     }
     let mut chunks = body.into_data_stream();
     let (mut bytes, mut read, mut share) = (Vec::new(), 0, None);
-    while let Some(chunk) = chunks.next().await {
+    loop {
+        let next = tokio::time::timeout(MAX_SILENCE, chunks.next()).await.map_err(|_| {
+            let what = format!("nothing of the body came for {} s", MAX_SILENCE.as_secs());
+            ApiError::new(Code::InvalidInput, what).hint("send the request again")
+        })?;
+        let Some(chunk) = next else { break };
         let chunk = chunk.map_err(|e| {
             ApiError::new(Code::InvalidInput, format!("the body cannot be read: {e}"))
                 .hint("the connection broke, or the body is not in its Content-Encoding")

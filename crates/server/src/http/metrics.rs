@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const MICROS_PER_SECOND: f64 = 1e6;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,6 +74,8 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn request(&self, route: &str, method: &str, status: u16) {
+        // Any word is a method to HTTP, and a label for each would never end.
+        let method = if METHODS.contains(&method) { method } else { "other" };
         let labels = Request { route: route.to_owned(), method: method.to_owned(), status };
         self.requests.get_or_create(&labels).inc();
     }

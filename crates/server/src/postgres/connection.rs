@@ -329,7 +329,12 @@ impl Connection {
         let cancelled = handle.start_query().await;
         match select(Box::pin(run), cancelled).await {
             Either::Left((done, _)) => done,
-            Either::Right(_) => Err(PgWireError::QueryCanceled),
+            Either::Right((_, run)) => {
+                // What it changes must not come into the transaction later.
+                drop(run);
+                self.state.lock().await.session.transaction.fail();
+                Err(PgWireError::QueryCanceled)
+            }
         }
     }
 

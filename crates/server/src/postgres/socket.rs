@@ -8,7 +8,7 @@ use super::startup::Startup;
 use futures::StreamExt;
 use pgwire::api::cancel::DefaultCancelHandler;
 use pgwire::api::{ClientInfo, PgWireConnectionState};
-use pgwire::error::PgWireError;
+use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::TlsAcceptor;
 use pgwire::tokio::server::{
@@ -175,6 +175,7 @@ async fn messages(socket: &mut Socket, handlers: &Handlers, deadline: Instant) -
                 return process_error(socket, PgWireError::UserError(Box::new(fatal)), true).await;
             }
         };
+        let unknown = starting(socket);
         let extended = match socket.state() {
             PgWireConnectionState::CopyInProgress(extended) => extended,
             _ => message.is_extended_query(),
@@ -189,7 +190,17 @@ async fn messages(socket: &mut Socket, handlers: &Handlers, deadline: Instant) -
             handlers.cancel.clone(),
         );
         if let Err(error) = done.await {
-            process_error(socket, sqlstate::shown(error), extended).await?;
+            if unknown {
+                // After an error the library waits for queries, whoever the client is.
+                return process_error(socket, sqlstate::ending(error), true).await;
+            }
+            let error = ErrorInfo::from(sqlstate::shown(error));
+            let ends = error.is_fatal();
+            let error = PgWireError::UserError(Box::new(error));
+            process_error(socket, error, extended || ends).await?;
+            if ends {
+                return Ok(());
+            }
         }
     }
 }

@@ -117,6 +117,13 @@ pub(super) fn shown(error: PgWireError) -> PgWireError {
     }
 }
 
+/// The same error, after which the connection ends.
+pub(super) fn ending(error: PgWireError) -> PgWireError {
+    let mut info = ErrorInfo::from(shown(error));
+    info.severity = "FATAL".to_owned();
+    PgWireError::UserError(Box::new(info))
+}
+
 /// An error after which the connection ends.
 pub(super) fn fatal(code: &str, message: impl Into<String>) -> ErrorInfo {
     ErrorInfo::new("FATAL".to_owned(), code.to_owned(), message.into())

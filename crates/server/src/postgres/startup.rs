@@ -3,7 +3,7 @@
 
 use super::{settings, sqlstate};
 use async_trait::async_trait;
-use futures::Sink;
+use futures::{FutureExt, Sink};
 use pgwire::api::auth::sasl::SASLAuthStartupHandler;
 use pgwire::api::auth::sasl::scram::{SCRAM_ITERATIONS, ScramAuth, gen_salted_password};
 use pgwire::api::auth::{
@@ -18,6 +18,7 @@ use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// The users' salted passwords.
@@ -132,7 +133,10 @@ impl StartupHandler for Startup {
             settings::at_startup(startup.parameters.iter())?;
         }
         if let Some(passwords) = &self.passwords {
-            return passwords.on_startup(client, message).await;
+            // A message whose lengths do not fit makes the library's decoder panic.
+            let step = AssertUnwindSafe(passwords.on_startup(client, message)).catch_unwind();
+            let broken = |_| sqlstate::user("08P01", "the password message is malformed");
+            return step.await.unwrap_or_else(|panic| Err(broken(panic)));
         }
         let PgWireFrontendMessage::Startup(startup) = message else { return Ok(()) };
         protocol_negotiation(client, &startup).await?;

@@ -27,6 +27,7 @@ pub fn stream(columns: &[(&str, &str)], primary_key: &[&str]) -> StreamDef {
         created_at: kaplan_base::Lsn::ZERO,
         on_conflict: OnConflict::default(),
         stored: None,
+        quarantine: None,
     }
 }
 

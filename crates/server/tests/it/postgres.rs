@@ -181,6 +181,31 @@ async fn prepared_statements_take_parameters() {
 }
 
 #[tokio::test]
+async fn a_change_behind_with_happens_once() {
+    let running = start().await;
+    let mut client = Wire::connect(running.postgres).await;
+    let insert = "WITH s AS (SELECT 7 AS id) INSERT INTO flights (id) SELECT id FROM s";
+    let messages = client.prepared(insert, &[]).await;
+    assert_eq!(kinds(&messages), "12nC", "{:?}", field(&messages, 'E', 'M'));
+    assert_eq!(count(&mut client, "flights").await, "1");
+    client.query(&format!("PREPARE p AS {insert}")).await;
+    let messages = client.prepared("EXECUTE p", &[]).await;
+    assert_eq!(kinds(&messages), "12nC", "{:?}", field(&messages, 'E', 'M'));
+    assert_eq!(count(&mut client, "flights").await, "2");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn texts_in_any_language_are_prepared() {
+    let running = start().await;
+    let mut client = Wire::connect(running.postgres).await;
+    let sql = "SELECT carrier AS \u{fc}ber, '\u{540d}' AS \u{540d}\u{524d} FROM flights WHERE carrier = $1";
+    let messages = client.prepared(sql, &["\u{e9}"]).await;
+    assert_eq!(kinds(&messages), "12TC", "{:?}", field(&messages, 'E', 'M'));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_keeps_its_variables() {
     let running = start().await;
     let mut client = Wire::connect(running.postgres).await;

@@ -45,6 +45,52 @@ async fn tls_and_passwords() {
     running.stop().await;
 }
 
+/// What the server sends to a client that begins like this, until it ends the connection.
+async fn said(running: &Running, messages: &[&[u8]]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(running.postgres).await.unwrap();
+    for message in messages {
+        // The end may come before all of it is sent.
+        let _ = socket.write_all(message).await;
+    }
+    let mut answer = Vec::new();
+    let read = socket.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("an end");
+    answer
+}
+
+fn startup(parameters: &[&str]) -> Vec<u8> {
+    let mut body = vec![0, 3, 0, 0];
+    for text in parameters {
+        body.extend(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    [&(body.len() as u32 + 4).to_be_bytes(), &body[..]].concat()
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind], &(body.len() as u32 + 4).to_be_bytes()[..], body].concat()
+}
+
+#[tokio::test]
+async fn nobody_asks_before_having_shown_who_it_is() {
+    let users = vec![("ann".to_owned(), "secret".to_owned())];
+    let running = start_with(Options { postgres_users: users, ..Options::default() }).await;
+    let create = message(b'Q', b"CREATE STREAM stolen (a bigint)\0");
+    // A start that is refused for what it sets, and a password that is none.
+    let odd = startup(&["user", "ann", "client_encoding", "LATIN1"]);
+    let plain = startup(&["user", "ann"]);
+    let junk = message(b'p', b"junk");
+    for begin in [vec![&odd[..]], vec![&plain[..], &junk[..]]] {
+        let answer = said(&running, &[&begin[..], &[&create[..]]].concat()).await;
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains("FATAL") && !text.contains("CREATE STREAM"), "{text:?}");
+        assert!(!answer.windows(6).any(|w| w == [b'Z', 0, 0, 0, 5, b'I']), "{text:?}");
+    }
+    assert!(running.platform.stream_schema("stolen").is_err());
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_certificate_that_cannot_be_used_is_named() {
     let files = tempfile::tempdir().unwrap();

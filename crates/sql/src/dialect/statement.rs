@@ -191,6 +191,7 @@ impl CreateStream {
             created_at,
             on_conflict: self.on_conflict,
             stored: None,
+            quarantine: None,
         }
     }
 }

@@ -395,6 +395,15 @@ pub const CASES: &[Written] = &[
             "-t 1969-12-31T23:59:59.999999|1",
         ],
     },
+    Written {
+        name: "a subquery compares with a column whose type a union has widened",
+        tables: &[S, T],
+        views: &[
+            "SELECT u.v, u.k FROM (SELECT x AS v, k FROM t UNION ALL SELECT CAST(k AS bigint), x FROM t) AS u \
+                  WHERE EXISTS (SELECT 1 FROM s WHERE s.x = u.v)",
+        ],
+        commits: HOT,
+    },
 ];
 
 impl Written {

@@ -214,6 +214,8 @@ struct Records {
     over: bool,
     /// Bytes of a binary record that is not complete, and whether the header was read.
     binary: Vec<u8>,
+    /// How much of them has been read.
+    read: usize,
     signed: bool,
 }
 
@@ -233,6 +235,7 @@ impl Records {
             end_mark: false,
             over: false,
             binary: Vec::new(),
+            read: 0,
             signed: false,
         }
     }
@@ -347,25 +350,30 @@ impl Records {
 
     /// Like `next` for binary format, whose values become their text here.
     fn next_binary(&mut self, bytes: &mut &[u8], end: bool) -> Result<bool, String> {
-        self.binary.extend_from_slice(bytes);
-        *bytes = &[];
+        if !bytes.is_empty() {
+            self.binary.drain(..std::mem::take(&mut self.read));
+            self.binary.extend_from_slice(bytes);
+            *bytes = &[];
+        }
         if self.over {
-            self.binary.clear();
+            (self.binary, self.read) = (Vec::new(), 0);
             return Ok(false);
         }
-        let mut at = Reader { bytes: &self.binary, at: 0 };
+        let mut at = Reader { bytes: &self.binary, at: self.read };
         if !self.signed {
-            let Some(header) = at.header()? else { return incomplete(&self.binary, end) };
+            let Some(header) = at.header()? else {
+                return incomplete(&self.binary[self.read..], end);
+            };
             self.signed = header;
         }
         let (start, count) = (at.at, at.number(2));
         let Some(count) = count else {
-            self.binary.drain(..start);
-            return incomplete(&self.binary, end);
+            self.read = start;
+            return incomplete(&self.binary[start..], end);
         };
         if count == -1 {
             self.over = true;
-            self.binary.clear();
+            (self.binary, self.read) = (Vec::new(), 0);
             return Ok(false);
         }
         let mut fields = Vec::new();
@@ -377,8 +385,8 @@ impl Records {
                 None => None,
             };
             let Some(value) = value else {
-                self.binary.drain(..start);
-                return incomplete(&self.binary, end);
+                self.read = start;
+                return incomplete(&self.binary[start..], end);
             };
             let index = usize::try_from(field).unwrap_or(usize::MAX);
             let data_type = self.types.get(index).unwrap_or(&Type::TEXT);
@@ -390,8 +398,7 @@ impl Records {
                 None => None,
             });
         }
-        let end_of_row = at.at;
-        self.binary.drain(..end_of_row);
+        self.read = at.at;
         self.fields = fields;
         Ok(true)
     }
