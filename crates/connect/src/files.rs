@@ -227,6 +227,11 @@ impl Source for Files {
         Ok(())
     }
 
+    fn after(&self, origin: u64) -> u64 {
+        // Rows are counted from 1, so that the position is the number of the last one.
+        origin
+    }
+
     fn lag(&self) -> Option<Lag> {
         let amount = self.pending.len() as u64 + u64::from(self.reading.is_some());
         Some(Lag { amount, unit: "files" })

@@ -3,6 +3,7 @@
 
 mod changes;
 mod faults;
+mod large;
 pub mod upstream;
 
 use crate::support::Running;
