@@ -18,8 +18,8 @@ use kaplan_sql::catalog::{Catalog, CheckDef, OnViolation, SourceDef, StreamDef};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Rows of one parcel that the sequencer may refuse one by one; beyond it all that is left of the
-/// parcel for that table goes to the ledger.
+/// Rows of one parcel that the sequencer may refuse one by one; beyond it the change with the row goes
+/// to the ledger, and no other.
 const MAX_REFUSALS: usize = 100;
 /// How long a source waits when Kaplan itself takes no more.
 const BUSY: Duration = Duration::from_millis(50);
@@ -329,13 +329,14 @@ impl<'a> Delivery<'a> {
         filter(change, &keep)
     }
 
-    /// Moves the row that the sequencer refused into the ledger; the whole rest of the parcel for
-    /// its table when it does not say which row it is, or has refused many.
+    /// Moves the row that the sequencer refused into the ledger; the rows that came with it when it
+    /// has refused many, and the whole rest of the parcel for its table when it does not say which
+    /// row it is.
     fn refuse(&self, load: &mut Load, error: &Error) -> Result<()> {
         load.refusals += 1;
         let named = error.stream.as_deref();
         let table = self.tables.iter().find(|t| Some(t.def.name.as_str()) == named);
-        let mut row = error.row.filter(|_| load.refusals <= MAX_REFUSALS && table.is_some());
+        let (mut row, many) = (error.row.filter(|_| table.is_some()), load.refusals > MAX_REFUSALS);
         let mut moved = 0;
         for change in &mut load.parcel.changes {
             let of = self.table(change.target)?;
@@ -348,7 +349,8 @@ impl<'a> Delivery<'a> {
                     row = Some(at - count);
                     continue;
                 }
-                Some(at) => at.saturating_sub(1) as usize..at as usize,
+                Some(at) if !many => at.saturating_sub(1) as usize..at as usize,
+                Some(_) => 0..change.rows.num_rows(),
                 None => 0..change.rows.num_rows(),
             };
             let (reason, field) = (error.message.clone(), error.field.clone());

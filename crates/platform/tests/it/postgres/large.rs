@@ -140,4 +140,14 @@ async fn checks_see_a_row_whose_large_value_was_not_sent() {
     let told = k.table("select relation, reason from pg_errors order by record").await;
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told.iter().all(|line| line.starts_with("t|") && line.contains("CHECK")), "{told:?}");
+    // Many of them, and a removal in the same transaction, which counts.
+    upstream
+        .sql(
+            "insert into t select g, g, repeat('x', 5000) from generate_series(4, 200) g;
+             begin; update t set n = -n where id > 3; delete from t where id = 3; commit",
+        )
+        .await;
+    let rows = k.until("select count(*), min(n) from t", |lines| lines == ["199|1"]).await;
+    assert_eq!(rows, ["199|1"]);
+    assert_eq!(k.table("select count(*) from t where id = 3").await, ["0"]);
 }
