@@ -87,7 +87,7 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
             }
         }
         let known = inner.sequencer.producers();
-        remember(&mut next, &commits, &known);
+        remember(&mut next, &commits, known);
         {
             let catalog = inner.definitions.read();
             next.producers.retain(|id, _| !catalog.is_orphan(id));
@@ -104,7 +104,11 @@ pub async fn archive(inner: &Arc<Inner>) -> Result<Lsn> {
 }
 
 /// The producers as of the last of these commits; what the sequencer has forgotten is forgotten.
-fn remember(progress: &mut Progress, commits: &[Commit], known: &BTreeMap<String, Last>) {
+fn remember(
+    progress: &mut Progress,
+    commits: &[Commit],
+    (head, known): (Lsn, BTreeMap<String, Last>),
+) {
     let through = progress.archived_through;
     for (id, Last { sequence, lsn, time_us }) in known.iter().filter(|(_, l)| l.lsn <= through) {
         let (sequence, lsn, time_us) = (*sequence, *lsn, *time_us);
@@ -117,7 +121,8 @@ fn remember(progress: &mut Progress, commits: &[Commit], known: &BTreeMap<String
             progress.producers.insert(p.id.clone(), Producer { sequence, lsn, time_us });
         }
     }
-    progress.producers.retain(|id, _| known.contains_key(id));
+    // A commit can be read from the log a moment before the sequencer says that it is there.
+    progress.producers.retain(|id, p| p.lsn > head || known.contains_key(id));
 }
 
 /// Frees the part of the log that the lake has and every view has taken in. Views follow the log: one
@@ -253,14 +258,15 @@ mod tests {
         // As an older version wrote it, without times.
         let old = r#"{"archived_through":4,"producers":{
             "gone":{"sequence":1,"lsn":1},"early":{"sequence":2,"lsn":2},
-            "late":{"sequence":3,"lsn":3}}}"#;
+            "late":{"sequence":3,"lsn":3},"newest":{"sequence":4,"lsn":11}}}"#;
         let mut progress: Progress = serde_json::from_str(old).unwrap();
         assert_eq!(progress.producers["late"].time_us, 0);
         let known = [("early", last(4)), ("late", last(9)), ("next", last(10))];
         let known = known.map(|(id, last)| (id.to_owned(), last)).into();
-        remember(&mut progress, &[], &known);
+        remember(&mut progress, &[], (Lsn(10), known));
         let kept = Vec::from_iter(progress.producers.iter().map(|(id, p)| (id.as_str(), *p)));
         let producer = |sequence, lsn, time_us| Producer { sequence, lsn: Lsn(lsn), time_us };
-        assert_eq!(kept, [("early", producer(4, 4, 7)), ("late", producer(3, 3, 0))]);
+        let newest = ("newest", producer(4, 11, 0));
+        assert_eq!(kept, [("early", producer(4, 4, 7)), ("late", producer(3, 3, 0)), newest]);
     }
 }

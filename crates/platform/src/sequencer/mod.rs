@@ -218,10 +218,11 @@ impl Sequencer {
         self.0.shared.seen.lock().head
     }
 
-    /// The last write of each producer that is remembered, as far as durable.
+    /// The last write of each producer that is remembered, as of this commit.
     #[must_use]
-    pub fn producers(&self) -> BTreeMap<String, Last> {
-        self.0.shared.seen.lock().producers.clone()
+    pub fn producers(&self) -> (Lsn, BTreeMap<String, Last>) {
+        let seen = self.0.shared.seen.lock();
+        (seen.head, seen.producers.clone())
     }
 
     /// Forgets the producers whose ids begin so, after the writes given before: the splits of a source

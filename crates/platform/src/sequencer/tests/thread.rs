@@ -161,12 +161,12 @@ async fn a_full_disk_leaves_no_trace() {
     let asked = from(event(1), "p", 1);
     let refused = sequencer.submit(asked.clone()).await.unwrap_err();
     assert_eq!(refused.code, Code::DiskFull);
-    assert!(sequencer.producers().is_empty());
+    assert!(sequencer.producers().1.is_empty());
     let ack = sequencer.submit(asked.clone()).await.unwrap();
     assert_eq!((ack.lsn, ack.duplicates), (Lsn(1), 0));
     let retry = sequencer.submit(asked).await.unwrap();
     assert_eq!((retry.lsn, retry.duplicates), (Lsn(1), 1));
-    let known = sequencer.producers();
+    let known = sequencer.producers().1;
     assert_eq!((known["p"].sequence, known["p"].lsn), (1, Lsn(1)));
 }
 
@@ -177,7 +177,7 @@ async fn the_splits_of_a_source_are_forgotten_with_it() {
         sequencer.submit(from(event(at), id, 1)).await.unwrap();
     }
     sequencer.forget_producers("_source/1/".into()).await.unwrap();
-    let known = sequencer.producers();
+    let known = sequencer.producers().1;
     assert_eq!(known.keys().collect::<Vec<_>>(), ["_source/12/a", "p"]);
     // The write of a split that is not known any more is a new one.
     let ack = sequencer.submit(from(event(9), "_source/1/a", 1)).await.unwrap();
