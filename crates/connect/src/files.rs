@@ -8,7 +8,8 @@
 //! done for good ([`DONE`]), its size with it. So each row of each file counts once. Files that
 //! appear later are read later, when they are found; a file that grows or changes after it was read
 //! is named in `SHOW SOURCES` and not read again. A row that cannot be read goes to the ledger, and
-//! so does the rest of a file that is damaged.
+//! so does the rest of a file that is damaged. A file that cannot be opened or read at the moment
+//! (permissions, a disk or network that fails) is not done: it is tried again.
 
 mod place;
 mod reading;
@@ -21,7 +22,7 @@ use crate::{Error, Result, formats};
 use async_trait::async_trait;
 use kaplan_sql::catalog::{ColumnDef, Include};
 use place::{Found, Place};
-use reading::{Plan, Reading};
+use reading::{Fault, Plan, Reading, unavailable};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -154,7 +155,8 @@ impl Files {
         let Some(local) = self.place.fetch(&file).await? else { return Ok(None) };
         match plan.open(file.clone(), local, target.clone(), at).await {
             Ok(reading) => self.reading = Some(reading),
-            Err(reason) => return Ok(Some(self.refused(&file, reason))),
+            Err(Fault::Passing(reason)) => return Err(unavailable(&file.name, &reason)),
+            Err(Fault::Damaged(reason)) => return Ok(Some(self.refused(&file, reason))),
         }
         Ok(None)
     }
@@ -223,6 +225,11 @@ impl Source for Files {
 
     async fn committed(&mut self, _split: &str, _position: u64) -> Result<()> {
         Ok(())
+    }
+
+    fn after(&self, origin: u64) -> u64 {
+        // Rows are counted from 1, so that the position is the number of the last one.
+        origin
     }
 
     fn lag(&self) -> Option<Lag> {

@@ -16,10 +16,12 @@ mod json;
 mod nested;
 mod text;
 mod types;
+mod watched;
 
 pub use file::{FileRows, open, open_as};
 pub use infer::infer_schema;
 pub use types::sql_type;
+pub(crate) use watched::passes;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -103,6 +105,8 @@ pub struct DecodeError {
     pub row: Option<u64>,
     /// The column.
     pub field: Option<String>,
+    /// Whether the file could not be read at the moment, rather than that its bytes are wrong.
+    pub passing: bool,
 }
 
 impl DecodeError {
@@ -112,7 +116,7 @@ impl DecodeError {
     }
 
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, row: None, field: None }
+        Self { message: message.into(), hint: None, row: None, field: None, passing: false }
     }
 
     /// An error in one row; the message starts with it.
@@ -241,8 +245,9 @@ impl<'a> Input<'a> {
 
 fn open_file(path: &Path) -> Result<std::fs::File, DecodeError> {
     std::fs::File::open(path).map_err(|e| {
-        DecodeError::new(format!("cannot open {}: {e}", path.display()))
-            .hint("check the path and its permissions, as the server sees them")
+        let error = DecodeError::new(format!("cannot open {}: {e}", path.display()))
+            .hint("check the path and its permissions, as the server sees them");
+        DecodeError { passing: passes(&e), ..error }
     })
 }
 

@@ -17,7 +17,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use kaplan_sql::catalog::{ColumnDef, SourceDef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Longest wait of [`Source::poll`] when nothing comes.
@@ -97,7 +97,8 @@ pub struct Change {
     pub kind: Kind,
     /// The rows.
     pub rows: RecordBatch,
-    /// Where each row came from, for the ledger: one position a row. Empty: the parcel's position.
+    /// Where each row came from, for the ledger and for [`Source::after`]: one position a row, and one
+    /// of [`Kind::Truncate`]. Empty: the parcel's position, and it stays whole.
     pub origins: Vec<u64>,
 }
 
@@ -199,6 +200,23 @@ pub trait Source: Send {
     /// # Errors
     /// As [`crate::Kind`] has them; what was read stays read.
     async fn committed(&mut self, split: &str, position: u64) -> Result<()>;
+
+    /// Where a split goes on after everything that has this origin ([`Change::origins`]): a parcel
+    /// that is too large for one commit is cut there.
+    fn after(&self, origin: u64) -> u64 {
+        origin.saturating_add(1)
+    }
+
+    /// What of one origin changes these targets is too much for one commit. Answers with parcels that
+    /// say what is to be read in another way, from other splits; then the source is opened again.
+    ///
+    /// # Errors
+    /// There is no other way: the source waits.
+    fn too_large(&mut self, split: &str, targets: &BTreeSet<usize>) -> Result<Vec<Parcel>> {
+        let _ = targets;
+        let message = format!("a change in {split} is too much for one commit");
+        Err(Error::new(crate::Kind::Refused, message))
+    }
 
     /// How far behind it is, as far as it knows.
     fn lag(&self) -> Option<Lag>;

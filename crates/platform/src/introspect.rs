@@ -182,8 +182,10 @@ impl Platform {
     ) -> Result<Ack> {
         let inner = &self.inner;
         let def = inner.stream(&inner.resolve(session, stream))?;
+        let mut session = session.clone();
+        session.transaction.enter();
         let rows = rows::complete(inner, &def, columns, rows, first).await?;
-        let done = writes::submit(inner, session, &def, vec![rows], writes::kind(&def)).await;
+        let done = writes::submit(inner, &session, &def, vec![rows], writes::kind(&def)).await;
         done.map_err(|e| match e.row {
             // The sequencer counts within the commit.
             Some(row) => e.row(first + row.saturating_sub(1)),

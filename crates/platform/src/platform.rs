@@ -354,6 +354,7 @@ impl Platform {
         let limits = Limits {
             queue_bytes: settings.ingest_queue_bytes,
             log_reserve_bytes: settings.log_reserve_bytes,
+            commit_bytes: settings.commit_bytes,
             linger: match place.local() {
                 Some(_) => Duration::ZERO,
                 None => Duration::from_millis(settings.log_linger_ms),

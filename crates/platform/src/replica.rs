@@ -561,6 +561,14 @@ async fn renew(inner: &Arc<Inner>, entry: &Arc<ViewEntry>) -> Result<()> {
         }
         _ => return Ok(()),
     };
+    // Until the circuit is attached nothing can be read: what takes long comes before.
+    let (history, rows) = (inner.history(), Arc::clone(&entry.progress));
+    let archived = inner.archived_clocks.read().clone();
+    let view = inner
+        .on_query_threads(
+            async move { Ok(replay::resume(&history, view, &archived, &rows).await?) },
+        )
+        .await?;
     inner.batches.show(name, version, published);
     if let Err(error) = views::attach(inner, entry, view).await {
         // The circuit that is there does not continue the batch view that is shown.

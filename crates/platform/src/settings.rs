@@ -36,6 +36,8 @@ pub struct Settings {
     /// Multiplies the clock that batch schedules see, for demonstrations: 60 makes an hour a
     /// minute.
     pub schedule_speed: f64,
+    /// Most bytes of one commit; what the log can hold in one is the most there can be.
+    pub commit_bytes: usize,
     /// Lake files smaller than this many bytes are compacted together.
     pub compact_bytes: u64,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             log_reserve_bytes: 4 << 30,
             read_wait_ms: 30_000,
             schedule_speed: 1.0,
+            commit_bytes: kaplan_base::limits::MAX_COMMIT_BYTES,
             compact_bytes: 32 << 20,
         }
     }

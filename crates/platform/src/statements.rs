@@ -27,10 +27,9 @@ pub(crate) async fn execute(
             limits::MAX_SQL_BYTES
         )));
     }
+    session.transaction.enter();
     let done = in_order(inner, session, sql).await;
-    if done.is_err() {
-        session.transaction.fail();
-    }
+    session.transaction.leave(done.is_err());
     done
 }
 

@@ -469,7 +469,7 @@ pub(crate) fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn Ph
     }
     if !clock::clocks_in(expr).is_empty() {
         return Err(Error::unsupported(
-            format!("now() in {expr}"),
+            "now() outside of a comparison with a time in WHERE",
             "compare a time of the row with it in WHERE: at > now() - INTERVAL '1 hour'",
         ));
     }

@@ -5,7 +5,7 @@
 use super::DONE;
 use super::place::{Found, Local};
 use crate::decode::{Decoder, Encode, Form, Layout, Record};
-use crate::formats::{FileRows, Format, open_as};
+use crate::formats::{DecodeError, FileRows, Format, open_as, passes};
 use crate::source::{Change, Kind, MAX_PARCEL_BYTES, Parcel, Rejected, Spec, Target};
 use crate::{Error, Result};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, new_null_array};
@@ -36,7 +36,41 @@ enum FileKind {
 }
 
 /// Some records and what of them is no record; None at the end.
-type Records = std::result::Result<Option<(Vec<Change>, Vec<Rejected>)>, String>;
+type Records = std::result::Result<Option<(Vec<Change>, Vec<Rejected>)>, Fault>;
+
+/// Why a file is not read on.
+pub enum Fault {
+    /// The disk or network failed, or we may not read it yet: it is tried again.
+    Passing(String),
+    /// What is in it, in a sentence: it never becomes readable.
+    Damaged(String),
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Fault {
+        Fault::Damaged(reason)
+    }
+}
+
+impl From<DecodeError> for Fault {
+    fn from(error: DecodeError) -> Fault {
+        let of = if error.passing { Fault::Passing } else { Fault::Damaged };
+        of(error.message)
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Fault {
+        let of = if passes(&error) { Fault::Passing } else { Fault::Damaged };
+        of(error.to_string())
+    }
+}
+
+/// A file that is tried again.
+pub fn unavailable(name: &str, reason: &str) -> Error {
+    Error::unavailable(format!("{name} cannot be read at the moment: {reason}"))
+        .hint("check the file's permissions and its disk")
+}
 
 impl Plan {
     /// Reads `FORMAT PLAIN ENCODE ..`.
@@ -82,18 +116,18 @@ impl Plan {
         Ok(Plan { kind, layout })
     }
 
-    /// Opens a file at its row `at`; what makes it unreadable is a sentence.
+    /// Opens a file at its row `at`, or says why it cannot be read.
     pub async fn open(
         &self,
         file: Found,
         local: Local,
         target: Target,
         at: u64,
-    ) -> std::result::Result<Reading, String> {
+    ) -> std::result::Result<Reading, Fault> {
         let plan = self.clone();
         let opened =
             tokio::task::spawn_blocking(move || Reading::open(&plan, file, local, target, at));
-        opened.await.map_err(|e| e.to_string())?
+        opened.await.unwrap_or_else(|e| Err(Fault::Damaged(e.to_string())))
     }
 }
 
@@ -123,16 +157,16 @@ impl Reading {
         local: Local,
         target: Target,
         at: u64,
-    ) -> std::result::Result<Reading, String> {
+    ) -> std::result::Result<Reading, Fault> {
         let include = plan.layout.include.clone();
         let rows = match plan.kind {
             FileKind::Parquet => {
                 let schema = body(&target, &include);
                 let rows = open_as(Format::Parquet, local.path(), &schema, BATCH_ROWS);
-                Rows::Columns { rows: Box::new(rows.map_err(|e| e.to_string())?), skip: at }
+                Rows::Columns { rows: Box::new(rows?), skip: at }
             }
             kind => {
-                let opened = File::open(local.path()).map_err(|e| e.to_string())?;
+                let opened = File::open(local.path())?;
                 let mut reader = BufReader::with_capacity(1 << 20, opened);
                 let csv = kind != FileKind::Lines;
                 let mut layout = plan.layout.clone();
@@ -144,7 +178,7 @@ impl Reading {
                 }
                 let mut record = Vec::new();
                 for _ in 0..at {
-                    if !next_record(&mut reader, csv, &mut record).map_err(|e| e.to_string())? {
+                    if !next_record(&mut reader, csv, &mut record)? {
                         break;
                     }
                 }
@@ -157,10 +191,11 @@ impl Reading {
     /// The next rows; nothing to go on with when they were the last.
     pub async fn next(self) -> Result<(Parcel, Option<Reading>)> {
         let read = tokio::task::spawn_blocking(move || self.read());
-        read.await.map_err(|e| Error::unavailable(format!("a file could not be read: {e}")))
+        let failed = |e| Error::unavailable(format!("a file could not be read: {e}"));
+        read.await.map_err(failed)?
     }
 
-    fn read(mut self) -> (Parcel, Option<Reading>) {
+    fn read(mut self) -> Result<(Parcel, Option<Reading>)> {
         let read = match &mut self.rows {
             Rows::Text { .. } => self.text(),
             Rows::Columns { .. } => self.columns(),
@@ -169,7 +204,8 @@ impl Reading {
         let (changes, rejected, ended) = match read {
             Ok(Some((changes, rejected))) => (changes, rejected, false),
             Ok(None) => (Vec::new(), Vec::new(), true),
-            Err(reason) => {
+            Err(Fault::Passing(reason)) => return Err(unavailable(&name, &reason)),
+            Err(Fault::Damaged(reason)) => {
                 let row = self.row + 1;
                 let reason = format!("{name}: {reason}; its rows from {row} on are left out");
                 let rejected = Rejected { position: row, reason, ..Rejected::default() };
@@ -178,7 +214,7 @@ impl Reading {
         };
         let position = if ended { DONE | self.file.size } else { self.row };
         let parcel = Parcel { split: name, position, changes, rejected };
-        (parcel, (!ended).then_some(self))
+        Ok((parcel, (!ended).then_some(self)))
     }
 
     /// Records of text; none at the end.
@@ -187,7 +223,7 @@ impl Reading {
         let (mut records, mut bytes) = (Vec::new(), 0);
         let mut record = Vec::new();
         while records.len() < BATCH_ROWS && bytes < MAX_PARCEL_BYTES {
-            if !next_record(reader, *csv, &mut record).map_err(|e| e.to_string())? {
+            if !next_record(reader, *csv, &mut record)? {
                 break;
             }
             bytes += record.len();
@@ -214,7 +250,7 @@ impl Reading {
         let Rows::Columns { rows, skip } = &mut self.rows else { return Ok(None) };
         loop {
             let Some(batch) = rows.next() else { return Ok(None) };
-            let batch = batch.map_err(|e| e.message)?;
+            let batch = batch?;
             let skipped = (*skip).min(batch.num_rows() as u64);
             *skip -= skipped;
             let batch = batch.slice(skipped as usize, batch.num_rows() - skipped as usize);
@@ -257,9 +293,9 @@ fn by_header(
     reader: &mut BufReader<File>,
     target: &Target,
     include: &[IncludeDef],
-) -> std::result::Result<SchemaRef, String> {
+) -> std::result::Result<SchemaRef, Fault> {
     let mut line = Vec::new();
-    next_record(reader, true, &mut line).map_err(|e| e.to_string())?;
+    next_record(reader, true, &mut line)?;
     let line = String::from_utf8(line).map_err(|_| "the header is not UTF-8".to_owned())?;
     let known = body(target, include);
     let mut fields = Vec::new();
@@ -269,7 +305,7 @@ fn by_header(
             format!("the header names \"{name}\", which is no column of {}", target.name)
         })?;
         if fields.contains(field) {
-            return Err(format!("the header names \"{name}\" twice"));
+            return Err(Fault::Damaged(format!("the header names \"{name}\" twice")));
         }
         fields.push(field.clone());
     }
@@ -342,4 +378,46 @@ fn line(reader: &mut impl BufRead, record: &mut Vec<u8>) -> std::io::Result<usiz
         record.truncate(MAX_RECORD_BYTES);
     }
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field};
+
+    fn target() -> Target {
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+        let (name, primary_key) = ("t".to_owned(), Vec::new());
+        Target { name, upstream: None, schema, primary_key, append_only: true }
+    }
+
+    async fn opened(kind: FileKind, path: &std::path::Path) -> Result<Reading, Fault> {
+        let plan = Plan { kind, layout: Layout::default() };
+        let file = Found { name: "f".to_owned(), size: 9, modified_us: 0 };
+        plan.open(file, Local::There(path.to_owned()), target(), 0).await
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_at_the_moment_is_not_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let csv = FileKind::Csv { header: true };
+        // A directory opens, and its bytes cannot be read; what is gone does not open.
+        for kind in [csv, FileKind::Parquet] {
+            let fault = opened(kind, folder.path()).await.err().unwrap();
+            assert!(matches!(fault, Fault::Passing(_)));
+        }
+        for kind in [csv, FileKind::Parquet, FileKind::Lines] {
+            let fault = opened(kind, &folder.path().join("gone")).await.err().unwrap();
+            assert!(matches!(fault, Fault::Passing(_)));
+        }
+        let Ok(reading) = opened(FileKind::Lines, folder.path()).await else { panic!("it opens") };
+        let error = reading.next().await.err().unwrap();
+        assert_eq!(error.kind, crate::Kind::Unavailable);
+        assert!(error.message.starts_with("f cannot be read at the moment"), "{error}");
+        // Bytes that are wrong stay so.
+        let path = folder.path().join("damaged");
+        std::fs::write(&path, "PAR1 damaged PAR1").unwrap();
+        let fault = opened(FileKind::Parquet, &path).await.err().unwrap();
+        assert!(matches!(fault, Fault::Damaged(_)));
+    }
 }

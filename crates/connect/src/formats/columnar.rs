@@ -2,6 +2,7 @@
 //! the stream does not have are not even decoded from Parquet.
 
 use super::adapt::{Plan, adapt};
+use super::watched::Watched;
 use super::{Batches, DecodeError, Input, ipc as check, open_file};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -10,7 +11,7 @@ use arrow::record_batch::RecordBatchReader;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::reader::ChunkReader;
+use parquet::file::reader::{ChunkReader, Length};
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::sync::atomic::Ordering;
 
@@ -49,11 +50,13 @@ pub(super) fn parquet<'a>(
         Input::Body(body) => parquet_from(Bytes::copy_from_slice(body), schema, batch_rows),
         Input::Shared(bytes) => parquet_from(bytes, schema, batch_rows),
         Input::File { path, read } => {
-            let file = open_file(&path)?;
-            let length = file.metadata().map_err(unreadable)?.len();
-            let builder = parquet_builder(file)?;
+            let (file, failed) = Watched::open(&path)?;
+            let length = file.len();
+            let builder = parquet_builder(file).map_err(|e| failed.explain(e))?;
             let rows = builder.metadata().file_metadata().num_rows().max(1);
-            let batches = parquet_batches(builder, schema, batch_rows)?;
+            let batches = parquet_batches(builder, schema, batch_rows);
+            let batches = batches.map_err(|e| failed.explain(e))?;
+            let batches = batches.map(move |batch| batch.map_err(|e| failed.explain(e)));
             // Parquet is not read front to back: progress goes by rows.
             let mut done = 0_u128;
             Ok(Box::new(batches.inspect(move |batch| {

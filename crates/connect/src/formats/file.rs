@@ -1,5 +1,6 @@
 //! Files of rows, read a batch at a time, with what a progress bar needs to know.
 
+use super::watched::Watched;
 use super::{Batches, DecodeError, Format, Input, columnar, guarded, open_file, rows};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -60,8 +61,9 @@ pub fn open_as(
     let total_bytes = file.metadata().map_or(0, |m| m.len());
     let total_rows = match format {
         Format::Parquet => guarded("Parquet", || {
-            let rows = columnar::parquet_builder(file)?.metadata().file_metadata().num_rows();
-            Ok(u64::try_from(rows).ok())
+            let (file, failed) = Watched::open(path)?;
+            let builder = columnar::parquet_builder(file).map_err(|e| failed.explain(e))?;
+            Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).ok())
         })?,
         _ => None,
     };

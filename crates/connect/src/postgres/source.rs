@@ -9,6 +9,9 @@
 //! follow  from S on
 //! ```
 //!
+//! More tables than the name of a split can hold are copied one set after another: the source is opened
+//! again between them.
+//!
 //! Whatever makes a table's changes incomplete (the slot was lost, the table was dropped and made
 //! again, taken out of the publication, or had columns that did not fit for a while) ends in the
 //! same way: it is copied again, and its rows here become those that it has. So the tables always
@@ -20,7 +23,7 @@ use super::options::Options;
 use super::pgoutput::{Begin, decode, unix_us};
 use super::session::{self, Session};
 use super::splits::{COPIED, Copied, Splits, Standing, wal};
-use super::transaction::{Table, Transactions};
+use super::transaction::{COPY_INSTEAD, Table, Transactions};
 use crate::source::{
     Discovered, Lag, MAX_PARCEL_BYTES, MAX_PARCEL_ROWS, POLL_WAIT, Parcel, Positions, Rejected,
     Source, Spec, Target,
@@ -85,6 +88,8 @@ pub struct Postgres {
     heard: Instant,
     looked: Instant,
     asked: bool,
+    /// There are tables to copy that were too many for one copy.
+    more: bool,
 }
 
 impl Postgres {
@@ -136,6 +141,7 @@ impl Postgres {
             heard: now,
             looked: now,
             asked: false,
+            more: false,
         })
     }
 
@@ -361,6 +367,9 @@ impl Postgres {
         }
         self.heard = Instant::now();
         self.phase = Phase::Following;
+        let wanted = &self.wanted;
+        let waits = |t: &Table| wanted.iter().any(|w| w.target == t.target && w.waits.is_some());
+        self.more = self.transactions.tables_mut().iter().any(|t| t.since.is_none() && !waits(t));
         Ok(vec![parcel])
     }
 
@@ -503,7 +512,7 @@ impl Source for Postgres {
     }
 
     async fn open(&mut self, committed: &Positions) -> Result<Positions> {
-        (self.phase, self.held, self.client) = (Phase::Closed, None, None);
+        (self.phase, self.held, self.client, self.more) = (Phase::Closed, None, None, false);
         let mut session = Session::open(&self.options).await?;
         self.end = catalog::check_server(&mut session).await?;
         self.looked = Instant::now();
@@ -572,6 +581,9 @@ impl Source for Postgres {
                 Ok(parcels)
             }
             Phase::Copying(copy) => self.copying(copy).await,
+            Phase::Following if self.more => {
+                Err(Error::unavailable("the next tables are to be copied"))
+            }
             Phase::Following => {
                 self.pull(None).await?;
                 if self.looked.elapsed() >= LOOK_EVERY {
@@ -588,6 +600,26 @@ impl Source for Postgres {
             client.update_applied_lsn(Lsn(position));
         }
         Ok(())
+    }
+
+    fn too_large(&mut self, split: &str, targets: &BTreeSet<usize>) -> Result<Vec<Parcel>> {
+        let named = self.wanted.iter().filter(|w| targets.contains(&w.target));
+        let names: Vec<&str> = named.map(|w| w.spec.name.as_str()).collect();
+        let reason = format!(
+            "one transaction changes {} in more rows than one commit holds with their old values",
+            names.join(", ")
+        );
+        if split != wal(self.life) {
+            let message = format!("a part of {split} is too much for one commit");
+            return Err(Error::new(crate::Kind::Refused, message));
+        }
+        if self.options.transactional {
+            return Err(Error::new(crate::Kind::Refused, reason).hint(COPY_INSTEAD));
+        }
+        let tables = self.transactions.tables_mut().iter().enumerate();
+        let at: Vec<usize> =
+            tables.filter(|(_, t)| targets.contains(&t.target)).map(|(at, _)| at).collect();
+        Ok(at.into_iter().filter_map(|at| self.suspend(at, reason.clone())).collect())
     }
 
     fn lag(&self) -> Option<Lag> {

@@ -25,6 +25,10 @@ const SEAL_ROWS: usize = 8_192;
 /// What a value costs in memory besides its bytes.
 const CELL_BYTES: usize = 40;
 
+/// What helps against transactions that are too large.
+pub const COPY_INSTEAD: &str =
+    "with transactional = 'false' the tables of such a transaction are copied anew instead";
+
 /// A table that is followed.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -325,39 +329,40 @@ impl Transactions {
         let table = self.tables[run.table].clone();
         if run.kind == Kind::Truncate {
             let rows = RecordBatch::new_empty(table.schema);
-            self.add(table.target, Kind::Truncate, rows);
+            self.add(table.target, Kind::Truncate, rows, run.positions);
             return Ok(());
         }
         let parts = Parts::of(&run, &table);
         let rows: Vec<Tuple> = parts.rows(&run.rows);
         let (batch, misfits) = values::batch(&rows, &parts.mapping, &parts.schema);
         if misfits.is_empty() {
-            self.add(table.target, run.kind, batch);
+            self.add(table.target, run.kind, batch, run.positions);
             return Ok(());
         }
         let mut from = 0;
         for misfit in misfits {
             let (good, _) = values::batch(&rows[from..misfit.row], &parts.mapping, &parts.schema);
-            self.add(table.target, run.kind, good);
+            let positions = run.positions[from..misfit.row].to_vec();
+            self.add(table.target, run.kind, good, positions);
             from = misfit.row + 1;
             let (key, row) = &run.rows[misfit.row];
             let key_schema = Arc::new(table.schema.project(&table.key).map_err(defect)?);
             let gone = [key.clone().unwrap_or_else(|| row.clone())];
             let (gone, _) = values::batch(&gone, &run.bound.key, &key_schema);
-            if run.kind != Kind::Delete {
-                self.add(table.target, Kind::Delete, gone);
-            }
             let position = run.positions[misfit.row];
+            if run.kind != Kind::Delete {
+                self.add(table.target, Kind::Delete, gone, vec![position]);
+            }
             self.rejected.push(rejected(&table, position, misfit, row, &run.bound.names));
         }
         let (good, _) = values::batch(&rows[from..], &parts.mapping, &parts.schema);
-        self.add(table.target, run.kind, good);
+        self.add(table.target, run.kind, good, run.positions[from..].to_vec());
         Ok(())
     }
 
-    fn add(&mut self, target: usize, kind: Kind, rows: RecordBatch) {
+    fn add(&mut self, target: usize, kind: Kind, rows: RecordBatch, origins: Vec<u64>) {
         if rows.num_rows() > 0 || kind == Kind::Truncate {
-            self.changes.push(Change { target, kind, rows, origins: Vec::new() });
+            self.changes.push(Change { target, kind, rows, origins });
         }
     }
 }
@@ -492,7 +497,7 @@ fn too_large((lsn, xid): (u64, u32)) -> Error {
         crate::Kind::Refused,
         format!("transaction {xid} at {at} changes more than {mib} MiB, too much for one commit"),
     )
-    .hint("with transactional = 'false' the tables of such a transaction are copied anew instead")
+    .hint(COPY_INSTEAD)
 }
 
 fn defect(error: arrow::error::ArrowError) -> Error {

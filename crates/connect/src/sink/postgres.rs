@@ -152,13 +152,12 @@ impl PostgresSink {
     async fn apply(
         &self,
         transaction: &Transaction<'_>,
-        change: &Change,
+        rows: Vec<String>,
+        ops: &[Op],
         lsn: Lsn,
     ) -> Result<(), tokio_postgres::Error> {
-        let all: Vec<usize> = (0..change.rows.num_columns()).collect();
         let (mut put, mut gone) = (Vec::new(), Vec::new());
-        let rows = encode::objects(&change.rows, &all).unwrap_or_default();
-        for (row, op) in rows.into_iter().zip(&change.ops) {
+        for (row, op) in rows.into_iter().zip(ops) {
             if *op == Op::Delete { gone.push(row) } else { put.push(row) }
         }
         for (rows, statement) in [(gone, self.take()), (put, self.put())] {
@@ -211,6 +210,9 @@ impl Sink for PostgresSink {
     }
 
     async fn write(&mut self, change: &Change, lsn: Lsn) -> Result<()> {
+        // What has no JSON refuses the change before anything of it is there.
+        let all: Vec<usize> = (0..change.rows.num_columns()).collect();
+        let rows = encode::objects(&change.rows, &all)?;
         let mut client =
             self.client.take().ok_or_else(|| Error::unavailable("the sink is not open"))?;
         let what = format!("cannot write to {}", self.table);
@@ -219,7 +221,7 @@ impl Sink for PostgresSink {
         if there != self.at {
             return Err(Error::unavailable(format!("{what}: another writer moved its position")));
         }
-        self.apply(&transaction, change, lsn).await.map_err(|e| failed(&what, &e))?;
+        self.apply(&transaction, rows, &change.ops, lsn).await.map_err(|e| failed(&what, &e))?;
         transaction.commit().await.map_err(|e| failed(&what, &e))?;
         self.at = Some(lsn);
         self.client = Some(client);

@@ -85,6 +85,7 @@ impl Sequencer {
         mut state: State,
         limits: Limits,
     ) -> Result<Sequencer> {
+        state.limit_commits(limits.commit_bytes);
         state.open(log.head())?;
         let (counters, producers) = (state.counters(), state.producers());
         let seen = Seen { head: log.head(), counters, producers };

@@ -4,6 +4,7 @@
 use crate::{Code, Error, Producer};
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use kaplan_base::limits::MAX_COMMIT_BYTES;
 use kaplan_base::{Lsn, StreamId};
 use kaplan_sql::catalog::StreamDef;
 use std::collections::BTreeMap;
@@ -57,8 +58,12 @@ pub enum WriteKind {
     /// each row as it is, in the order of the key, then the columns that are set, by name, perhaps
     /// those of the key again. A row that is not there counts as dropped.
     Patch,
-    /// Removes all rows of a table; there are no batches.
+    /// Removes all rows of a table; there are no batches. Refused with [`Code::TooLarge`] when they
+    /// are too many for one commit: then [`WriteKind::Clear`] comes before.
     Truncate,
+    /// Removes as many rows of a table as one commit takes with ease, whichever they are; there are
+    /// no batches. The acknowledgement says how many: none when the table is empty.
+    Clear,
 }
 
 /// The compiled `CHECK` conditions of one stream.
@@ -116,6 +121,8 @@ pub struct Limits {
     pub linger: Duration,
     /// Most bytes of the log that are not archived yet; beyond it requests are refused.
     pub log_reserve_bytes: u64,
+    /// Most bytes of one commit, at most [`MAX_COMMIT_BYTES`].
+    pub commit_bytes: usize,
 }
 
 impl Default for Limits {
@@ -126,6 +133,7 @@ impl Default for Limits {
             group_requests: 4_096,
             linger: Duration::ZERO,
             log_reserve_bytes: 4 << 30,
+            commit_bytes: MAX_COMMIT_BYTES,
         }
     }
 }

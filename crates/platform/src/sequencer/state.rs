@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// What a frame may add to a commit's payloads: a fixed part with the producer, and one a write.
 const FRAME_BYTES: usize = 4_096;
 const WRITE_BYTES: usize = 64;
+/// The part of a commit's bytes up to which [`WriteKind::Clear`] removes rows, as a divisor: rows in
+/// the log may take more than they do here.
+const CLEARED_SHARE: usize = 4;
 
 /// The streams, tables and producers as of the last decision.
 pub struct State {
@@ -37,6 +40,8 @@ pub struct State {
     pub(super) producers: Producers,
     /// Streams as they were before they were touched, in order of touch.
     staged: Vec<Mark>,
+    /// Most bytes of one commit.
+    commit_bytes: usize,
     /// Whether a commit of the log's tail was absorbed.
     pub(super) absorbed: bool,
 }
@@ -98,8 +103,14 @@ impl State {
             streams: HashMap::new(),
             producers: Producers::default(),
             staged: Vec::new(),
+            commit_bytes: MAX_COMMIT_BYTES,
             absorbed: false,
         }
+    }
+
+    /// Has commits hold at most so many bytes.
+    pub fn limit_commits(&mut self, bytes: usize) {
+        self.commit_bytes = bytes.min(MAX_COMMIT_BYTES);
     }
 
     /// Adds an empty stream or table.
@@ -277,11 +288,15 @@ impl State {
     /// Stages one write of a request.
     fn stage(&mut self, write: &StreamWrite, draft: &mut Draft) -> Result<()> {
         let part = self.touch(write.stream, draft)?;
-        let (lsn, time_us) = (self.head.next(), self.time_us);
+        let (lsn, time_us, limit) = (self.head.next(), self.time_us, self.commit_bytes);
         let stream = self.streams.get_mut(&write.stream).ok_or_else(|| unknown(write.stream))?;
         check_kind(stream, write.kind)?;
         if write.kind == WriteKind::Truncate {
-            draft.ack.rows += stream.truncate();
+            draft.ack.rows += stream.truncate(limit)?;
+            return Ok(());
+        }
+        if write.kind == WriteKind::Clear {
+            draft.ack.rows += stream.clear(limit / CLEARED_SHARE);
             return Ok(());
         }
         let mut quarantined = Vec::new();
@@ -297,7 +312,7 @@ impl State {
                 continue;
             }
             let taken = match write.kind {
-                WriteKind::Patch => stream.patch(batch, first_row)?,
+                WriteKind::Patch => stream.patch(batch, first_row, time_us)?,
                 kind => stream.take(batch, kind, first_row, lsn, time_us)?,
             };
             draft.ack.rows += batch.num_rows() as u64;
@@ -349,7 +364,7 @@ impl State {
         for part in parts {
             writes.extend(self.write(part, lsn, &mut ack)?);
         }
-        check_size(&writes)?;
+        check_size(&writes, self.commit_bytes)?;
         let commits = always || !writes.is_empty();
         ack.lsn = match (!commits, original) {
             (false, _) => lsn,
@@ -386,7 +401,9 @@ impl State {
         if delta.is_empty() {
             return Ok(None);
         }
-        let rows = u32::try_from(delta.len()).map_err(|_| too_large(delta.len(), "rows"))?;
+        let limit = self.commit_bytes;
+        let rows = u32::try_from(delta.len());
+        let rows = rows.map_err(|_| too_large(delta.len(), "rows", limit))?;
         let watermark_us = stream.counters.watermark_us;
         let late = stream.pass_time(&delta)?;
         ack.late += late;
@@ -424,7 +441,11 @@ fn check_kind(stream: &Stream, kind: WriteKind) -> Result<()> {
         WriteKind::Patch if !stream.is_keyed() => {
             (format!("{name} has no primary key"), "append its rows instead of patching them")
         }
-        WriteKind::Delete | WriteKind::Insert | WriteKind::Remove | WriteKind::Truncate
+        WriteKind::Delete
+        | WriteKind::Insert
+        | WriteKind::Remove
+        | WriteKind::Truncate
+        | WriteKind::Clear
             if stream.table.is_none() =>
         {
             (format!("{name} is append-only"), "only rows of a table can be updated or deleted")
@@ -434,15 +455,15 @@ fn check_kind(stream: &Stream, kind: WriteKind) -> Result<()> {
     Err(Error::new(Code::InvalidInput, message).stream(name).hint(hint))
 }
 
-fn check_size(writes: &[Write]) -> Result<()> {
+fn check_size(writes: &[Write], limit: usize) -> Result<()> {
     let bytes: usize = writes.iter().map(|w| w.payload.len() + WRITE_BYTES).sum();
-    match bytes + FRAME_BYTES <= MAX_COMMIT_BYTES {
+    match bytes + FRAME_BYTES <= limit {
         true => Ok(()),
-        false => Err(too_large(bytes, "bytes")),
+        false => Err(too_large(bytes, "bytes", limit)),
     }
 }
 
-fn too_large(amount: usize, unit: &str) -> Error {
+pub(super) fn too_large(amount: usize, unit: &str, limit: usize) -> Error {
     Error::new(Code::TooLarge, format!("the commit would hold {amount} {unit}"))
-        .hint(format!("send less at once: a commit holds at most {MAX_COMMIT_BYTES} bytes"))
+        .hint(format!("send less at once: a commit holds at most {limit} bytes"))
 }

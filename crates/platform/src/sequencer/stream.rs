@@ -3,12 +3,13 @@
 
 use super::checks::{Broken, Verdict, conform, judge, nullable, refuse_nulls, widened};
 use super::request::{Counters, Definition, WriteKind, internal};
+use super::state::too_large;
 use super::table::Table;
 use super::unique::{MAX_REMEMBERED_KEYS, Unique};
 use crate::{Code, Error, Result};
 use arrow::array::temporal_conversions::timestamp_us_to_datetime;
 use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use kaplan_base::{Lsn, StreamId};
 use kaplan_circuit::Delta;
@@ -208,17 +209,30 @@ impl Stream {
         table.delete(conform(&def.name, &nullable(&expected), batch, first_row)?.columns())
     }
 
-    /// Stages the removal of all rows and returns how many there were.
-    pub fn truncate(&mut self) -> u64 {
-        self.table.as_mut().map_or(0, Table::truncate)
+    /// Stages the removal of all rows, if they have at most so many bytes, and returns how many there
+    /// were.
+    pub fn truncate(&mut self, most: usize) -> Result<u64> {
+        let Some(table) = &mut self.table else { return Ok(0) };
+        let bytes = table.bytes();
+        if bytes > most {
+            return Err(too_large(bytes, "bytes", most).stream(&self.definition.def.name));
+        }
+        Ok(table.clear(usize::MAX))
     }
 
-    /// Stages changes of some columns, row by row, since one may build on the one before.
-    pub fn patch(&mut self, batch: &RecordBatch, first_row: u64) -> Result<Taken> {
+    /// Stages the removal of rows until about so many bytes are gone; returns how many rows.
+    pub fn clear(&mut self, bytes: usize) -> u64 {
+        self.table.as_mut().map_or(0, |table| table.clear(bytes))
+    }
+
+    /// Stages changes of some columns, row by row, since one may build on the one before. The checks
+    /// see each row as it becomes.
+    pub fn patch(&mut self, batch: &RecordBatch, first_row: u64, time_us: i64) -> Result<Taken> {
         let key = self.table.as_ref().map_or(&[][..], Table::key).to_vec();
         let expected = SchemaRef::new(self.definition.schema.project(&key).map_err(internal)?);
         let mut taken =
             Taken { rows: None, duplicates: 0, original: Lsn::ZERO, dropped: 0, quarantined: None };
+        let mut quarantined = Vec::new();
         let width = key.len().min(batch.num_columns());
         let keys = batch.project(&(0..width).collect::<Vec<_>>()).map_err(internal)?;
         for at in 0..batch.num_rows() {
@@ -240,9 +254,21 @@ impl Stream {
             let row = RecordBatch::try_new(schema, columns).map_err(internal)?;
             self.refuse_null_columns(&row, number)?;
             let row = conform(name, &self.definition.schema, &row, number)?;
+            let untimely = self.untimely(&row, time_us)?;
+            let Definition { def, checks, .. } = &self.definition;
+            let verdict = judge(def, checks.as_deref(), row, number, untimely)?;
+            taken.dropped += verdict.dropped;
+            quarantined.extend(verdict.quarantined);
+            if verdict.admitted.num_rows() == 0 {
+                continue;
+            }
             let Some(table) = &mut self.table else { return Ok(taken) };
             table.delete(old.columns())?;
-            table.put(&row)?;
+            table.put(&verdict.admitted)?;
+        }
+        if let Some(first) = quarantined.first() {
+            let all = concat_batches(&first.schema(), &quarantined).map_err(internal)?;
+            taken.quarantined = Some(all);
         }
         Ok(taken)
     }

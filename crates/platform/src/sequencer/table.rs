@@ -174,20 +174,34 @@ impl Table {
         Ok(removed)
     }
 
-    /// Stages the removal of all rows. Returns how many there were.
-    pub fn truncate(&mut self) -> u64 {
+    /// The bytes of its rows, as they are kept here.
+    pub fn bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Bag(bag) => bag.current.keys().map(|row| row.len()).sum(),
+            Kind::Keyed(keyed) => keyed.current.values().map(|row| row.len()).sum(),
+        }
+    }
+
+    /// Stages the removal of rows until at least so many bytes of them or all are gone. Returns how
+    /// many there were.
+    pub fn clear(&mut self, bytes: usize) -> u64 {
+        let mut gone = 0;
+        let mut more = |row: &Bytes| {
+            let more = gone < bytes;
+            gone = gone.saturating_add(row.len());
+            more
+        };
         match &mut self.kind {
             Kind::Bag(bag) => {
-                let rows: Vec<(Bytes, i64)> =
-                    bag.current.iter().map(|(r, n)| (r.clone(), *n)).collect();
+                let rows = bag.current.iter().take_while(|(row, _)| more(row));
+                let rows: Vec<(Bytes, i64)> = rows.map(|(row, n)| (row.clone(), *n)).collect();
                 rows.iter().for_each(|(row, count)| bag.add(row, -count));
                 rows.iter().map(|(_, count)| count.unsigned_abs()).sum()
             }
             Kind::Keyed(keyed) => {
-                let rows: Vec<(Bytes, Bytes)> = keyed.current.drain().collect();
-                let count = rows.len() as u64;
-                keyed.journal.extend(rows.into_iter().map(|(key, row)| (key, Some(row))));
-                count
+                let rows = keyed.current.iter().take_while(|(_, row)| more(row));
+                let keys: Vec<Bytes> = rows.map(|(key, _)| key.clone()).collect();
+                keys.iter().map(|key| u64::from(keyed.remove(key))).sum()
             }
         }
     }

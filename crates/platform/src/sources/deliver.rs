@@ -1,7 +1,9 @@
 //! From what a source read to commits. A row that its table cannot take goes to the ledger, and
 //! the others are committed: one bad row harms only itself, and never stops the source.
 //!
-//! Invariant: a parcel is one commit, with its position; it is committed whole or not at all.
+//! Invariant: a parcel is one commit, with its position; it is committed whole or not at all. One that
+//! is too large for that is cut between the transactions or records that it was made of; never does
+//! what is too large go to the ledger, since the removals in it would be lost.
 
 use super::ledger::{self, Entry};
 use super::{Running, State};
@@ -11,8 +13,9 @@ use crate::{Code, Error, Producer, Result, recover, rows};
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use kaplan_base::Remedy;
-use kaplan_connect::source::{Change, Kind, Parcel, Rejected};
+use kaplan_connect::source::{Change, Kind, Parcel, Rejected, Source};
 use kaplan_sql::catalog::{Catalog, CheckDef, OnViolation, SourceDef, StreamDef};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Rows of one parcel that the sequencer may refuse one by one; beyond it all that is left of the
@@ -54,6 +57,54 @@ struct Load {
     parcel: Parcel,
     entries: Vec<Entry>,
     refusals: usize,
+    /// Whether the tables that it empties were emptied before it.
+    cleared: bool,
+}
+
+impl Load {
+    /// Where it can be cut in about two halves: what comes from there or before, and the rest.
+    fn cut(&self) -> Option<u64> {
+        let of_rows = self.parcel.changes.iter().flat_map(|change| &change.origins);
+        let of_entries = self.entries.iter().map(|entry| &entry.rejected.position);
+        let mut origins: Vec<u64> = of_rows.chain(of_entries).copied().collect();
+        origins.sort_unstable();
+        let (middle, last) = (*origins.get(origins.len() / 2)?, *origins.last()?);
+        match middle < last {
+            true => Some(middle),
+            false => origins.into_iter().rev().find(|origin| *origin < last),
+        }
+    }
+
+    /// Takes out what comes after `cut`; `position` is where its split goes on there.
+    fn split_off(&mut self, cut: u64, position: u64) -> Result<Load> {
+        let end = std::mem::replace(&mut self.parcel.position, position);
+        let entries = std::mem::take(&mut self.entries);
+        let (entries, later) = entries.into_iter().partition(|e| e.rejected.position <= cut);
+        self.entries = entries;
+        let parcel = Parcel::at(self.parcel.split.clone(), end);
+        let mut rest = Load { parcel, entries: later, refusals: self.refusals, cleared: false };
+        for change in std::mem::take(&mut self.parcel.changes) {
+            if change.kind == Kind::Truncate {
+                let is_first = change.origins.first().is_none_or(|origin| *origin <= cut);
+                let of = if is_first { &mut self.parcel } else { &mut rest.parcel };
+                of.changes.push(change);
+                continue;
+            }
+            for (of, first) in [(&mut self.parcel, true), (&mut rest.parcel, false)] {
+                let keep = change.origins.iter().map(|origin| Some((*origin <= cut) == first));
+                let mut part = change.clone();
+                filter(&mut part, &keep.collect())?;
+                of.changes.push(part);
+            }
+        }
+        Ok(rest)
+    }
+
+    /// The targets of its changes of some kind.
+    fn targets(&self, of: impl Fn(Kind) -> bool) -> BTreeSet<usize> {
+        let changes = self.parcel.changes.iter().filter(|change| of(change.kind));
+        changes.map(|change| change.target).collect()
+    }
 }
 
 impl<'a> Delivery<'a> {
@@ -80,7 +131,12 @@ impl<'a> Delivery<'a> {
 
     /// Commits parcels, in order; `after` says where each one's split stood. Waits as long as Kaplan
     /// takes no more: that is what holds a fast source back.
-    pub async fn deliver(&self, parcels: Vec<(Parcel, Option<u64>)>) -> Result<Vec<Delivered>> {
+    /// What is too much for one commit becomes several, as far as `source` says how.
+    pub async fn deliver(
+        &self,
+        source: &mut dyn Source,
+        parcels: Vec<(Parcel, Option<u64>)>,
+    ) -> Result<Vec<Delivered>> {
         let mut done = vec![None; parcels.len()];
         let mut loads = Vec::with_capacity(parcels.len());
         for (parcel, after) in parcels {
@@ -120,6 +176,11 @@ impl<'a> Delivery<'a> {
                         let since = *busy.get_or_insert_with(Instant::now);
                         self.held(&error, since).await;
                     }
+                    Code::TooLarge => {
+                        if self.lessen(source, &mut loads, at, error).await? {
+                            done.insert(at, None);
+                        }
+                    }
                     Code::Conflict => return Err(error),
                     _ if error.remedy() != Remedy::FixInput => return Err(error),
                     Code::UnknownRelation => return Err(error),
@@ -138,6 +199,56 @@ impl<'a> Delivery<'a> {
         tokio::time::sleep(if full { HELD } else { BUSY }).await;
     }
 
+    /// Has a load that is too much for one commit become two, or empties the tables that it empties
+    /// before it; true when it became two. What cannot be cut is for the source to decide.
+    async fn lessen(
+        &self,
+        source: &mut dyn Source,
+        loads: &mut Vec<(Load, Option<u64>)>,
+        at: usize,
+        error: Error,
+    ) -> Result<bool> {
+        let load = &mut loads[at].0;
+        let cut = load.cut().map(|cut| (cut, source.after(cut)));
+        if let Some((cut, position)) = cut.filter(|(_, at)| *at < load.parcel.position) {
+            let rest = load.split_off(cut, position)?;
+            loads.insert(at + 1, (rest, Some(position)));
+            return Ok(true);
+        }
+        let emptied: BTreeSet<usize> = load.targets(|kind| kind == Kind::Truncate);
+        if !emptied.is_empty() && !std::mem::replace(&mut load.cleared, true) {
+            for target in emptied {
+                self.clear(self.table(target)?).await?;
+            }
+            return Ok(false);
+        }
+        let (split, targets) = (load.parcel.split.clone(), load.targets(|_| true));
+        for parcel in source.too_large(&split, &targets)? {
+            let load = self.load(parcel)?;
+            self.inner.sequencer.submit(self.request(&load, None)?).await?;
+        }
+        Err(error)
+    }
+
+    /// Empties a table, a commit at a time. Until the parcel that empties it is committed it is read
+    /// again after any failure, so that it makes no difference where this one ended.
+    async fn clear(&self, table: &Table) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let kind = WriteKind::Clear;
+            let write = StreamWrite { stream: table.def.id, rows: Vec::new(), kind };
+            let request = WriteRequest { writes: vec![write], ..WriteRequest::default() };
+            match self.inner.sequencer.submit(request).await {
+                Ok(ack) if ack.rows == 0 => return Ok(()),
+                Ok(_) => {}
+                Err(error) if matches!(error.code, Code::Overloaded | Code::DiskFull) => {
+                    self.held(&error, since).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Sorts out what its tables would refuse.
     fn load(&self, parcel: Parcel) -> Result<Load> {
         let position = parcel.position;
@@ -146,6 +257,7 @@ impl<'a> Delivery<'a> {
             entries: parcel.rejected.iter().cloned().map(entry).collect(),
             parcel: Parcel { changes: Vec::new(), rejected: Vec::new(), ..parcel.clone() },
             refusals: 0,
+            cleared: false,
         };
         for mut change in parcel.changes {
             if change.kind == Kind::Truncate {
@@ -163,7 +275,7 @@ impl<'a> Delivery<'a> {
                 self.patchable(table, &mut change, &mut load.entries);
             } else if change.kind != Kind::Delete {
                 change.rows = rows::with_generated(self.inner, &table.def, change.rows)?;
-                self.sift(table, &mut change, &mut load.entries);
+                self.sift(table, &mut change, &mut load.entries)?;
             }
             load.parcel.changes.push(change);
         }
@@ -190,7 +302,7 @@ impl<'a> Delivery<'a> {
     }
 
     /// Takes out rows with NULL where none may be, and rows that break a check.
-    fn sift(&self, table: &Table, change: &mut Change, entries: &mut Vec<Entry>) {
+    fn sift(&self, table: &Table, change: &mut Change, entries: &mut Vec<Entry>) -> Result<()> {
         let mut wrong: Vec<Option<(String, Option<String>)>> = vec![None; change.rows.num_rows()];
         for (column, values) in table.def.columns.iter().zip(change.rows.columns()) {
             if column.nullable || values.null_count() == 0 {
@@ -206,7 +318,7 @@ impl<'a> Delivery<'a> {
         }
         broken(table, &change.rows, &mut wrong);
         if wrong.iter().all(Option::is_none) {
-            return;
+            return Ok(());
         }
         let keep: BooleanArray = wrong.iter().map(|w| Some(w.is_none())).collect();
         for (row, wrong) in wrong.into_iter().enumerate() {
@@ -214,7 +326,7 @@ impl<'a> Delivery<'a> {
                 entries.push(entry(table, change, row, reason, field));
             }
         }
-        filter(change, &keep);
+        filter(change, &keep)
     }
 
     /// Moves the row that the sequencer refused into the ledger; the whole rest of the parcel for
@@ -246,7 +358,7 @@ impl<'a> Delivery<'a> {
             moved += range.len();
             let keep: BooleanArray =
                 (0..change.rows.num_rows()).map(|at| Some(!range.contains(&at))).collect();
-            filter(change, &keep);
+            filter(change, &keep)?;
             if row.is_some() {
                 break;
             }
@@ -324,10 +436,9 @@ fn entry(
     Entry { relation: Some(table.def.name.clone()), rejected }
 }
 
-fn filter(change: &mut Change, keep: &BooleanArray) {
+fn filter(change: &mut Change, keep: &BooleanArray) -> Result<()> {
+    change.rows = filter_record_batch(&change.rows, keep)?;
     let mut kept = keep.values().iter();
     change.origins.retain(|_| kept.next().unwrap_or(true));
-    if let Ok(rows) = filter_record_batch(&change.rows, keep) {
-        change.rows = rows;
-    }
+    Ok(())
 }

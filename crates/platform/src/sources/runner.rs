@@ -163,7 +163,7 @@ async fn pass_on(
         ends.insert(parcel.split.clone(), parcel.position);
         due.push((parcel, after));
     }
-    let delivered = delivery.deliver(due).await?;
+    let delivered = delivery.deliver(source, due).await?;
     {
         let mut status = running.status.lock();
         status.rows += delivered.iter().map(|d| d.rows).sum::<u64>();

@@ -260,3 +260,63 @@ async fn a_column_can_be_selected_twice() {
     assert_eq!(k.table("select x.a, y.a from t x join t y on x.a = y.a - 2").await, ["1|3"]);
     assert_eq!(k.table("select 1, 1 union all select 2, 2 order by 1").await, ["1|1", "2|2"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_was_given_up_writes_nothing_later() {
+    let (_dir, mut k) = Running::start("create table t (n int); create table big (n int)").await;
+    k.sql("insert into big select g from generate_series(1, 50) as x(g)").await;
+    let slow = "insert into t select count(*) from big a, big b, big c where a.n + b.n > c.n";
+    for (end, open) in
+        [("rollback", false), ("commit", false), ("rollback; begin", true), ("rollback to s", true)]
+    {
+        k.sql("begin; insert into big values (0); savepoint s").await;
+        // It has begun, and its client waits no longer.
+        let (platform, mut late) = (k.platform.clone(), k.session.clone());
+        let mut running = Box::pin(platform.execute(&mut late, slow));
+        assert!(futures::poll!(&mut running).is_pending(), "{end}");
+        k.sql(end).await;
+        let error = running.await.unwrap_err();
+        assert_eq!(error.code, Code::NoTransaction, "{end}: {error:?}");
+        assert_eq!(k.session.transaction.is_open(), open, "{end}");
+        if open {
+            k.sql("commit").await;
+        }
+        assert_eq!(k.table("select count(*) from t").await, ["0"], "{end}");
+    }
+    // A cancelled statement fails its transaction at once, and has no part in what comes.
+    for begin in ["begin", "select 1"] {
+        k.sql(begin).await;
+        let (platform, mut late) = (k.platform.clone(), k.session.clone());
+        let mut running = Box::pin(platform.execute(&mut late, slow));
+        assert!(futures::poll!(&mut running).is_pending());
+        k.session.transaction.cancel();
+        assert_eq!(running.await.unwrap_err().code, Code::NoTransaction);
+        if begin == "begin" {
+            let error = k.fails("insert into t values (1)").await;
+            assert_eq!(error.code, Code::FailedTransaction);
+            k.sql("rollback").await;
+        }
+        assert_eq!(k.table("select count(*) from t").await, ["0"]);
+    }
+    k.sql("begin; insert into t values (1); commit").await;
+    assert_eq!(k.table("select * from t").await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_in_a_transaction_reads_again_after_another_write() {
+    let (_dir, mut k) = Running::start("create table t (id int primary key, n int)").await;
+    k.sql("insert into t values (1, 0), (2, 0), (3, 0)").await;
+    k.sql("begin; update t set n = 10 where id = 1").await;
+    // What the transaction has written is known over the rows of this moment.
+    assert_eq!(k.table("select n from t where id = 2").await, ["0"]);
+    let mut other = Session::default();
+    k.platform.execute(&mut other, "update t set n = 5 where id = 2").await.unwrap();
+    k.platform.execute(&mut other, "insert into t values (4, 7)").await.unwrap();
+    k.sql("update t set n = n + 1 where id = 2").await;
+    assert_eq!(k.table("select n from t where id = 3").await, ["0"]);
+    k.platform.execute(&mut other, "insert into t values (5, 7)").await.unwrap();
+    k.sql("insert into t values (5, 1) on conflict (id) do update set n = t.n + excluded.n").await;
+    k.sql("commit").await;
+    let rows = k.table("select * from t order by id").await;
+    assert_eq!(rows, ["1|10", "2|6", "3|0", "4|7", "5|8"]);
+}

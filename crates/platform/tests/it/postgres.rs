@@ -3,6 +3,7 @@
 
 mod changes;
 mod faults;
+mod large;
 pub mod upstream;
 
 use crate::support::Running;
@@ -35,7 +36,7 @@ impl Running {
     }
 
     /// Waits until a query has an answer.
-    async fn until(&mut self, query: &str, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
+    pub async fn until(&mut self, query: &str, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
         for round in 0.. {
             let lines = self.table(query).await;
             if holds(&lines) {

@@ -215,6 +215,32 @@ async fn a_view_in_a_table_of_postgresql() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn days_of_every_year_arrive() {
+    let table = "CREATE TABLE days (id int PRIMARY KEY, day date, days date[])";
+    let Some(server) = Upstream::start(table).await else { return };
+    let (_dir, mut k) = Running::start("CREATE STREAM since (id int, n int)").await;
+    k.sql(&format!(
+        "CREATE SINK days_out AS SELECT id, DATE '1970-01-01' + n AS day,
+           ARRAY[DATE '1970-01-01' + n] AS days FROM since WITH (
+           connector = 'postgres', host = '127.0.0.1', port = {}, user = 'postgres',
+           database = 'postgres', table = 'days', type = 'append-only')",
+        server.port
+    ))
+    .await;
+    settled(&mut k).await;
+    // The first of these is in the year 300000.
+    k.sql("INSERT INTO since VALUES (1, 108853222), (2, 0)").await;
+    let (days, since) = ("SELECT id, day, days FROM days ORDER BY id", Instant::now());
+    while server.lines(days).await != ["1|300000-01-01|{300000-01-01}", "2|1970-01-01|{1970-01-01}"]
+    {
+        let sinks = k.table("SHOW SINKS").await;
+        assert!(since.elapsed() < PATIENCE, "{:?}\n{sinks:?}", server.lines(days).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    k.platform.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_in_parquet_files_and_at_a_webhook() {
     let folder = tempfile::tempdir().unwrap();
     let (dir, mut k) = Running::start(SHOP).await;

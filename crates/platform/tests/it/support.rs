@@ -26,11 +26,21 @@ impl Running {
 
     /// The same with a clock of the test's own.
     pub async fn at(dir: &Path, clock: Arc<dyn Clock>) -> Running {
+        Running::set(dir, clock, Settings::default()).await
+    }
+
+    /// The same with commits of at most so many bytes.
+    pub async fn with_commits_of(dir: &Path, commit_bytes: usize) -> Running {
+        let settings = Settings { commit_bytes, ..Settings::default() };
+        Running::set(dir, Arc::new(SystemClock), settings).await
+    }
+
+    async fn set(dir: &Path, clock: Arc<dyn Clock>, settings: Settings) -> Running {
         let settings = Settings {
             data_dir: dir.to_path_buf(),
             archive_interval_ms: 50,
             checkpoint_interval_ms: 100,
-            ..Settings::default()
+            ..settings
         };
         let platform = Platform::open(settings, clock).await.expect("open");
         Running { platform, session: Session::default() }

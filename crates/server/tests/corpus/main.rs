@@ -1,8 +1,8 @@
 //! The corpora that judge Kaplan's SQL: SQL logic tests over the PostgreSQL wire (`slt`), and the
-//! queries of Nexmark and TPC-H as views (`nexmark`, `tpch`).
+//! queries of Nexmark and TPC-H as views (`nexmark`, `tpch`), and what is refused (`refused`).
 //!
 //! `cargo test -p kaplan-server --test corpus` runs all logic tests and a share of the queries that
-//! the seed chooses. `-- slt|nexmark|tpch|all [--seed N] [--share N] [NAME..]` chooses; `--write`
+//! the seed chooses. `-- slt|nexmark|tpch|refused|all [--seed N] [--share N] [NAME..]` chooses; `--write`
 //! records what is refused now; `-- slt --postgres 'host=.. port=..' [--override]` runs the logic
 //! tests on PostgreSQL, whose answers the files hold.
 #![allow(
@@ -53,7 +53,7 @@ impl Options {
                 "--write" => options.write = true,
                 "--override" => options.rewrite = true,
                 "--postgres" => options.postgres = Some(value()),
-                "slt" | "nexmark" | "tpch" => options.corpora.push(argument),
+                "slt" | "nexmark" | "tpch" | "refused" => options.corpora.push(argument),
                 "all" => options.share = 1,
                 // What `cargo test` may pass on to every test program.
                 other if other.starts_with('-') => {}
@@ -99,7 +99,7 @@ fn judge() -> bool {
         if options.wants("slt") {
             failed |= !slt::run(&options).await;
         }
-        if options.wants("nexmark") || options.wants("tpch") {
+        if ["nexmark", "tpch", "refused"].iter().any(|corpus| options.wants(corpus)) {
             failed |= !coverage::run(&options).await;
         }
         failed

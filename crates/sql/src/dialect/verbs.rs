@@ -8,6 +8,7 @@ use super::{digits, view, window};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
+use std::ops::ControlFlow;
 
 const FORMATS: &str = "parquet, csv or ndjson";
 
@@ -119,6 +120,7 @@ pub(super) fn change(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let at = cursor.location();
     let mut parsed = with_in_front(cursor.piece(Parser::parse_statement)?);
     window::rewrite_in(&mut parsed).map_err(|e| e.at(at.line, at.column))?;
+    check_returning(&parsed).map_err(|e| e.at(at.line, at.column))?;
     match parsed {
         ast::Statement::Insert(mut insert) => {
             if let Some(source) = &mut insert.source
@@ -131,6 +133,29 @@ pub(super) fn change(cursor: &mut Cursor<'_>) -> Result<Statement> {
         update @ ast::Statement::Update { .. } => Ok(Statement::Update(Box::new(update))),
         delete @ ast::Statement::Delete { .. } => Ok(Statement::Delete(Box::new(delete))),
         _ => Err(Error::unsupported("this form of INSERT, UPDATE or DELETE is not supported")),
+    }
+}
+
+/// What `RETURNING` gives is made of the rows that changed.
+fn check_returning(parsed: &ast::Statement) -> Result<()> {
+    let returning = match parsed {
+        ast::Statement::Insert(insert) => &insert.returning,
+        ast::Statement::Update(update) => &update.returning,
+        ast::Statement::Delete(delete) => &delete.returning,
+        _ => return Ok(()),
+    };
+    let subquery = |e: &ast::Expr| match e {
+        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    match ast::visit_expressions(returning, subquery) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => {
+            Err(Error::unsupported("a subquery in RETURNING is not supported")
+                .hint("leave it out, and SELECT it after the change"))
+        }
     }
 }
 

@@ -276,24 +276,28 @@ impl Checks for Small {
 }
 
 fn checked() -> State {
+    let [events, ..] = definitions();
+    with_checks(events)
+}
+
+fn with_checks(mut checked: Definition) -> State {
     const QUARANTINE: StreamId = StreamId(4);
     let check = |name: &str, condition: &str, on_violation| CheckDef {
         name: name.to_owned(),
         condition: condition.to_owned(),
         on_violation,
     };
-    let [mut events, ..] = definitions();
-    events.def.checks = vec![
+    checked.def.checks = vec![
         check("bounded", "k < 10", OnViolation::Reject),
         check("small", "k < 5", OnViolation::Quarantine),
         check("wanted", "s <> 'drop'", OnViolation::Drop),
     ];
-    events.checks = Some(Box::new(Small));
-    events.quarantine = Some(QUARANTINE);
+    checked.checks = Some(Box::new(Small));
+    checked.quarantine = Some(QUARANTINE);
     let mut quarantine = definition(QUARANTINE, "events_quarantine");
     quarantine.schema = quarantine_schema();
     let mut state = State::new();
-    state.add_stream(events).unwrap();
+    state.add_stream(checked).unwrap();
     state.add_stream(quarantine).unwrap();
     state
 }
@@ -451,4 +455,63 @@ fn rows_out_of_time_are_quarantined() {
     done(&mut state, tick(82), 62);
     let made = done(&mut state, append(EVENTS, &[row(8, "g", 79), row(9, "h", 80)]), 63);
     assert_eq!((made.ack.quarantined, made.ack.late), (1, 1));
+}
+
+#[test]
+fn what_is_too_much_for_one_commit_is_removed_in_pieces() {
+    const ROWS: i64 = 400;
+    let mut state = state();
+    state.limit_commits(64 << 10);
+    let text = "x".repeat(1_000);
+    let bag = |rows: &[Row]| request(vec![write(BAG, WriteKind::Append, vec![batch(rows)])]);
+    for from in (0..ROWS).step_by(40) {
+        let rows: Vec<Row> = (from..from + 40).map(|k| row(k, &text, k)).collect();
+        done(&mut state, upsert(&rows), 1);
+        done(&mut state, bag(&rows), 1);
+    }
+    for stream in [ITEMS, BAG] {
+        let all = |kind| request(vec![write(stream, kind, Vec::new())]);
+        let error = state.decide(all(WriteKind::Truncate), 1).unwrap_err();
+        assert_eq!(error.code, Code::TooLarge);
+        let (mut removed, mut pieces) = (0, 0);
+        loop {
+            let piece = done(&mut state, all(WriteKind::Clear), 1);
+            removed += piece.ack.rows;
+            match piece.commit {
+                Some(commit) => assert!(change(&commit, stream).values().all(|w| *w == -1)),
+                None => break,
+            }
+            pieces += 1;
+        }
+        assert_eq!(removed, ROWS as u64);
+        assert!(pieces > 4, "{pieces}");
+        assert_eq!(done(&mut state, all(WriteKind::Truncate), 1).ack.rows, 0);
+    }
+    let error = state.decide(request(vec![write(EVENTS, WriteKind::Clear, Vec::new())]), 1);
+    assert_eq!(error.unwrap_err().code, Code::InvalidInput);
+}
+
+#[test]
+fn checks_judge_what_a_patch_makes_of_a_row() {
+    let [_, items, _] = definitions();
+    let mut state = with_checks(items);
+    let patch = |k: i64, s: &str| {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("k", Arc::new(Int64Array::from(vec![1]))),
+            ("k", Arc::new(Int64Array::from(vec![k]))),
+            ("s", Arc::new(StringArray::from(vec![s]))),
+        ];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        request(vec![write(ITEMS, WriteKind::Patch, vec![rows])])
+    };
+    done(&mut state, upsert(&[row(1, "a", 7)]), 1);
+    let error = state.decide(patch(12, "a"), 1).unwrap_err();
+    assert_eq!((error.code, error.row), (Code::ConstraintViolation, Some(1)));
+    for (k, s, moved) in [(7, "a", (1, 0)), (1, "drop", (0, 1))] {
+        let decision = done(&mut state, patch(k, s), 1);
+        assert_eq!((decision.ack.quarantined, decision.ack.dropped), moved);
+        assert!(decision.commit.iter().all(|c| change(c, ITEMS).is_empty()));
+    }
+    let commit = done(&mut state, patch(2, "b"), 1).commit.unwrap();
+    assert_eq!(change(&commit, ITEMS), sums(&[(row(1, "a", 7), -1), (row(2, "b", 7), 1)]));
 }

@@ -1,10 +1,12 @@
 //! Nexmark and TPC-H as materialized views. A run takes the share of the queries that the seed
-//! chooses and compares what it finds with `docs/sql-coverage.md`; `--write` writes that page.
+//! chooses and compares what it finds with `docs/sql-coverage.md`; `--write` writes that page. The same for
+//! what is refused.
 
 mod corpora;
 mod judge;
 mod oracle;
 mod page;
+mod refused;
 mod rows;
 
 use crate::{Options, root};
@@ -27,6 +29,13 @@ pub async fn run(options: &Options) -> bool {
         wrong += judgement.lines.values().filter(|line| line.wrong()).count();
         problems.extend(page::compare(&written, name, &judgement.lines));
         page::merge(&mut written, name, &judgement.lines);
+    }
+    if options.wants("refused") {
+        let (rows, accepted) = refused::rows().await;
+        cases += rows.len();
+        problems.extend(page::compare_refused(&written, &rows));
+        problems.extend(accepted);
+        written.insert("refused".to_owned(), rows);
     }
     if options.write {
         page::save(&path, &written);

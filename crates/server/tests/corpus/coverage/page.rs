@@ -26,6 +26,15 @@ const TABLE: &str = "\
 | query | lambda | kappa | before data | after data | after delete/re-insert | duckdb | note |
 |---|---|---|---|---|---|---|---|
 ";
+const REFUSED: &str = "
+## Refused
+
+What views and statements cannot have, with the words of the refusal and its advice. The statements are in
+[tests/refused.sql](../tests/refused.sql); [limits](limits.md) has the reasons.
+
+| statement | refusal |
+|---|---|
+";
 /// Columns that say how a query fared.
 const COLUMNS: usize = 6;
 
@@ -107,7 +116,7 @@ pub fn load(path: &Path) -> Rows {
     for line in text.lines() {
         if let Some(title) = line.strip_prefix("## ") {
             corpus = title.to_lowercase().replace('-', "");
-        } else if line.starts_with("| q") && name_of(line) != "query" {
+        } else if line.starts_with("| ") && !["query", "statement"].contains(&name_of(line)) {
             rows.entry(corpus.clone()).or_default().push(line.to_owned());
         }
     }
@@ -126,6 +135,15 @@ pub fn compare(rows: &Rows, corpus: &str, lines: &BTreeMap<String, Line>) -> Vec
         }
     }
     problems
+}
+
+/// Where the page and what was refused disagree.
+pub fn compare_refused(rows: &Rows, refused: &[String]) -> Vec<String> {
+    let written = rows.get("refused").map(Vec::as_slice).unwrap_or_default();
+    let new = refused.iter().filter(|row| !written.contains(row));
+    let gone = written.iter().filter(|row| !refused.contains(row));
+    let new = new.map(|row| format!("the page does not have {row}"));
+    new.chain(gone.map(|row| format!("the page has, wrongly, {row}"))).collect()
 }
 
 /// Puts what happened into the rows.
@@ -151,5 +169,9 @@ pub fn save(path: &Path, rows: &Rows) {
             let _ = writeln!(text, "{row}");
         });
     }
+    text.push_str(REFUSED);
+    rows.get("refused").into_iter().flatten().for_each(|row| {
+        let _ = writeln!(text, "{row}");
+    });
     std::fs::write(path, text).unwrap();
 }
