@@ -182,3 +182,20 @@ async fn values_that_a_type_does_not_have_are_refused_by_row() {
     }
     assert_eq!(printed(&mut k, "SELECT count(*) FROM s").await, ["0"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_beyond_the_lakes_calendar_are_refused() {
+    let (_dir, mut k) = Running::start("CREATE STREAM far (day date, at timestamp)").await;
+    k.sql("INSERT INTO far VALUES (DATE '1970-01-01' + 95026236, NULL), (NULL, '9999-12-31')")
+        .await;
+    let error =
+        k.fails("INSERT INTO far VALUES (NULL, NULL), (DATE '1970-01-01' + 95026237, NULL)").await;
+    assert_eq!((error.code, error.row), (kaplan_platform::Code::DatetimeOverflow, Some(2)));
+    assert_eq!(error.field.as_deref(), Some("day"));
+    // What was taken comes into the lake.
+    let head = k.platform.status().expect("status").durable_lsn;
+    while k.platform.status().expect("status").archived_lsn < head {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(k.table("SELECT count(*) FROM far").await, ["2"]);
+}

@@ -332,7 +332,7 @@ impl Connection {
             Either::Right((_, run)) => {
                 // What it changes must not come into the transaction later.
                 drop(run);
-                self.state.lock().await.session.transaction.fail();
+                self.state.lock().await.session.transaction.cancel();
                 Err(PgWireError::QueryCanceled)
             }
         }

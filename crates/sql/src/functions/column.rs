@@ -1,14 +1,20 @@
 //! Whole columns on their way into a stream: values of another type brought to the column's, and the
 //! canonical forms and lengths that Arrow's types do not keep.
 
+use super::calendar::DAY_US;
 use super::casts::convert;
 use super::json::Json;
 use super::logical::Logical;
 use super::parse::parse;
 use super::value::{Value, build, read};
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Date32Type, Field, TimeUnit, TimestampMicrosecondType};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+/// Days since 1970 from -262143-01-01 to 262142-12-31: those that `chrono` has, which writes the
+/// statistics of the lake's files.
+const DAYS: RangeInclusive<i64> = -96_465_292..=95_026_236;
 
 /// The first row whose value a column cannot take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,11 +110,15 @@ fn from_json(json: &Json, to: &Field) -> datafusion::common::Result<Value> {
 }
 
 /// The column with each value in the one form that its logical type has; texts that are too long,
-/// or no JSON or UUID, are refused.
+/// or no JSON or UUID, and days beyond the calendar of the lake are refused.
 ///
 /// # Errors
 /// The first such value.
 pub fn canonical(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Misfit> {
+    if let Some(row) = beyond_calendar(array) {
+        let what = if matches!(array.data_type(), DataType::Date32) { "date" } else { "timestamp" };
+        return Err(Misfit { row, message: format!("{what} out of range") });
+    }
     if !needs(field) {
         return Ok(Arc::clone(array));
     }
@@ -122,6 +132,22 @@ pub fn canonical(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Misfit> {
         values.push(kept);
     }
     if changed { made(0, &values, field.data_type()) } else { Ok(Arc::clone(array)) }
+}
+
+/// The first row whose day the lake's files cannot describe.
+fn beyond_calendar(array: &ArrayRef) -> Option<usize> {
+    let outside = |day: i64| !DAYS.contains(&day);
+    match array.data_type() {
+        DataType::Date32 => {
+            let days = array.as_primitive::<Date32Type>();
+            days.iter().position(|day| day.is_some_and(|day| outside(i64::from(day))))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let times = array.as_primitive::<TimestampMicrosecondType>();
+            times.iter().position(|us| us.is_some_and(|us| outside(us.div_euclid(DAY_US))))
+        }
+        _ => None,
+    }
 }
 
 fn needs(field: &Field) -> bool {
