@@ -27,7 +27,7 @@ export SEED
 FULL_CASES := 10000
 FULL_ROUNDS := 200
 FULL_STEPS := 1000000
-FULL_FUZZ_SECONDS := 600
+FULL_FUZZ_SECONDS := 300
 # What a full run of it passes even on a slow machine.
 FULL_FUZZ := 1000000
 

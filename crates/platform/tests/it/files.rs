@@ -67,8 +67,8 @@ async fn each_row_of_each_file_counts_once_over_restarts() {
     std::fs::write(folder.path().join("2024-05.parquet"), "PAR1 damaged PAR1").unwrap();
     let mut k = Running::open(dir.path()).await;
     k.reads("select n from v", &["20021"]).await;
+    k.reads("select count(*) from h_errors", &["1"]).await;
     let reasons = k.table("select split, reason from h_errors").await;
-    assert_eq!(reasons.len(), 1, "{reasons:?}");
     assert!(reasons[0].starts_with("2024-05.parquet|"), "{reasons:?}");
     // A file that changes after it was read is named, and its rows do not come twice.
     parquet(&folder.path().join("2024-01.parquet"), 0..7);
