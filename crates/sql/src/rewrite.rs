@@ -8,6 +8,7 @@
 //! - floats have one form where they are keys of groups or counted as distinct, and one order under `min` and `max`.
 
 use crate::extremes::extreme;
+use crate::single::has_one_row;
 use crate::tries::{try_cast, try_function, try_operator};
 use crate::{Error, Result};
 use crate::{clock, grouping_sets, orders, ties};
@@ -268,7 +269,7 @@ fn refuse_many_rows(plan: &LogicalPlan) -> Result<()> {
             e.apply(|e| {
                 if let Expr::ScalarSubquery(sub) = e {
                     let alone = sub.outer_ref_columns.is_empty();
-                    many |= alone && sub.subquery.max_rows().is_none_or(|rows| rows > 1);
+                    many |= alone && !has_one_row(&sub.subquery);
                 }
                 Ok(TreeNodeRecursion::Continue)
             })

@@ -22,13 +22,32 @@ use std::sync::Arc;
 /// The value of a subquery as one that has one row; None: it is left as it is.
 pub(crate) fn spelled_out(sub: &Subquery) -> Result<Option<Subquery>, DataFusionError> {
     let plan = sub.subquery.as_ref();
-    let one_row = plan.max_rows().is_some_and(|rows| rows <= 1);
+    let one_row = has_one_row(plan);
     let value = match one_row {
         true if sub.outer_ref_columns.is_empty() || ends_in_aggregate(plan) => None,
         true => first(plan)?,
         false => Some(only(plan)?),
     };
     Ok(value.map(|plan| Subquery { subquery: Arc::new(plan), ..sub.clone() }))
+}
+
+/// Whether there is at most one row, however the data are.
+pub(crate) fn has_one_row(plan: &LogicalPlan) -> bool {
+    plan.max_rows().is_some_and(|rows| rows <= 1) && !counts_sets_as_groups(plan)
+}
+
+/// Whether DataFusion's count takes grouping sets for groups: it says that there are no more than rows
+/// below, and one row is in each of the sets.
+fn counts_sets_as_groups(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => {
+            let sets = aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_)));
+            let grouped = !aggregate.group_expr.is_empty();
+            sets || (grouped && counts_sets_as_groups(&aggregate.input))
+        }
+        LogicalPlan::Limit(_) => false,
+        other => other.inputs().into_iter().any(counts_sets_as_groups),
+    }
 }
 
 /// Whether the one row is that of an aggregate without groups, which DataFusion takes apart itself.

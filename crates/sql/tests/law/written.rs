@@ -404,6 +404,13 @@ pub const CASES: &[Written] = &[
         ],
         commits: HOT,
     },
+    Written {
+        name: "a value out of grouping sets over one row, which are many rows",
+        tables: &[S],
+        views: &["SELECT k, x, (SELECT 7 FROM (SELECT sum(x) AS a, count(*) AS n FROM s) AS u \
+             GROUP BY CUBE (a, n)) AS y FROM s"],
+        commits: &["+s 1|1|0.5", "+s 2|2|0.5"],
+    },
 ];
 
 impl Written {
