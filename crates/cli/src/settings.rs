@@ -190,6 +190,9 @@ pub struct Sparse {
     /// minute.
     #[arg(long, env = "KAPLAN_SCHEDULE_SPEED", value_name = "FACTOR")]
     schedule_speed: Option<f64>,
+    /// Most bytes of one commit; more than the default, 128 MiB, is not possible.
+    #[arg(long, env = "KAPLAN_COMMIT_BYTES", value_name = "BYTES")]
+    commit_bytes: Option<u64>,
     /// Lake files smaller than this many bytes are compacted together.
     #[arg(long, env = "KAPLAN_COMPACT_BYTES", value_name = "BYTES")]
     compact_bytes: Option<u64>,
