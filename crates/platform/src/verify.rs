@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionContext;
 use kaplan_base::Lsn;
+use kaplan_circuit::Form;
 use kaplan_serving::compare::{Difference, compare};
 use kaplan_sql::CompiledView;
 use std::collections::BTreeMap;
@@ -33,15 +34,17 @@ pub(crate) async fn verify(
     let (state, plan) = context.read_table(Arc::new(served_table))?.into_parts();
     let served = inner.on_query_threads(collect(state, plan)).await?;
 
-    let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-    for stream in entry.compiled.streams() {
-        let table = inner.stream_at(&stream, snapshot.lsn).await?;
-        tables.insert(stream, table);
+    let mut tables: BTreeMap<(String, Form), Arc<dyn TableProvider>> = BTreeMap::new();
+    for (stream, form) in entry.compiled.inputs() {
+        let table = inner.stream_at(&stream, form, snapshot.lsn).await?;
+        tables.insert((stream, form), table);
     }
-    let plan = CompiledView::over(&entry.compiled.plan, &snapshot.clocks, &|stream| {
-        tables.get(stream).cloned().ok_or_else(|| kaplan_sql::Error::Unsupported {
-            construct: format!("stream {stream}"),
-            hint: "it is not there".into(),
+    let plan = CompiledView::over(&entry.compiled.plan, &snapshot.clocks, &|stream, form| {
+        tables.get(&(stream.to_owned(), form)).cloned().ok_or_else(|| {
+            kaplan_sql::Error::Unsupported {
+                construct: format!("stream {stream}"),
+                hint: "it is not there".into(),
+            }
         })
     })?;
     let state = inner.planner.session(Vec::new())?;

@@ -36,7 +36,8 @@ fn rows() -> RecordBatch {
 
 async fn compile(sql: &str) -> crate::Result<CompiledView> {
     let schema = rows().schema();
-    let stream = Relation::Stream { name: "s".into(), schema, append_only: true, watermark: false };
+    let (name, key) = ("s".into(), Vec::new());
+    let stream = Relation::Stream { name, schema, append_only: true, watermark: false, key };
     let query = dialect::parse_query(sql)?;
     Planner::new().compile("v", &[], &query, &[stream]).await
 }
@@ -215,7 +216,11 @@ async fn views_refuse_constructs_by_the_names_that_sql_has() {
         ("SELECT a.id FROM s AS a ASOF JOIN s AS b WHERE a.id > b.id", "an ASOF JOIN without ON"),
         (
             "SELECT a.id FROM s AS a JOIN s FOR SYSTEM_TIME AS OF PROCTIME() AS b ON a.id = b.id",
-            "FOR SYSTEM_TIME AS OF",
+            "a join as of processing time with the stream s, which has no primary key,",
+        ),
+        (
+            "SELECT a.id FROM s AS a JOIN s FOR SYSTEM_TIME AS OF a.at AS b ON a.id = b.id",
+            "this FOR SYSTEM_TIME AS OF",
         ),
         ("SELECT a.id FROM s AS a CROSS APPLY (SELECT 1) AS b", "APPLY"),
         ("SELECT id, random() FROM s", "random()"),

@@ -20,4 +20,5 @@ mod reads;
 mod sinks;
 mod stopped;
 mod support;
+mod temporal;
 mod types;
