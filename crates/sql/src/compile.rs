@@ -173,6 +173,21 @@ impl CompiledView {
         self.sources.iter().map(|s| s.stream.clone()).collect()
     }
 
+    /// The names of the streams in a plan.
+    pub fn streams_of(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
+        let mut streams = BTreeSet::new();
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Some(stream) =
+                    source_as_provider(&scan.source)?.as_ref().downcast_ref::<StreamTable>()
+            {
+                streams.insert(stream.name.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(streams)
+    }
+
     /// A plan with the tables that hold its streams' rows, at what the clocks show.
     pub fn over(
         plan: &LogicalPlan,
