@@ -44,7 +44,7 @@ pub async fn compute(
     (to, clocks): (Lsn, &Clocks),
 ) -> Result<Computed> {
     let mut tables: BTreeMap<(String, Form), Arc<dyn TableProvider>> = BTreeMap::new();
-    for (stream, form) in view.inputs() {
+    for (stream, form) in CompiledView::inputs_of(view.core_plan())? {
         let spec = inputs
             .tables
             .get(&stream)

@@ -361,7 +361,7 @@ pub(crate) async fn create_namespace(
     let mut stored = inner.catalog.lock().await;
     let mut next = stored.clone();
     let (tag, word) = namespace_words(object);
-    let reserved = ["public", "batch", "speed", "pg_catalog", "information_schema"];
+    let reserved = ["public", "batch", "speed", "errors", "pg_catalog", "information_schema"];
     let added = match object {
         Object::Schema => !reserved.contains(&name.as_str()) && next.schemas.insert(name.clone()),
         _ => name != "kaplan" && next.databases.insert(name.clone()),

@@ -13,14 +13,15 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::ident;
 use kaplan_circuit::Form;
 use kaplan_sql::catalog::{Bound, Catalog, PlainViewDef, StreamDef, ViewDef};
-use kaplan_sql::{Relation, StreamTable, dialect, planner};
+use kaplan_sql::{Relation, StreamTable, dialect, planner, row_errors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The schema of names without one.
 const PUBLIC: &str = "public";
-/// The prefixes that name one layer of a view.
-const LAYERS: [&str; 2] = ["batch", "speed"];
+/// The prefixes that name one layer of a view, and the rows that it could not compute.
+const LAYERS: [&str; 3] = ["batch", "speed", ERRORS];
+pub(crate) const ERRORS: &str = "errors";
 
 /// A relation of the catalog.
 #[derive(Clone, Copy)]
@@ -119,9 +120,15 @@ pub(crate) fn new_name(catalog: &Catalog, session: &Session, name: &str) -> Resu
     }
 }
 
-/// A name that only one layer of a view has: the layer and the view.
+/// A name that stands for a part of a view: its prefix and the view.
 pub(crate) fn layer_of(name: &str) -> Option<(&str, &str)> {
     name.split_once('.').filter(|(schema, _)| LAYERS.contains(schema))
+}
+
+/// The error of a part of what is no materialized view.
+pub(crate) fn no_parts(name: &str, named: Named<'_>) -> Error {
+    let message = format!("there is no {name}: {} is not a materialized view", named.name());
+    Error::new(Code::UnknownRelation, message).stream(named.name())
 }
 
 /// The error of a name that nothing has.
@@ -220,11 +227,16 @@ impl Inner {
     async fn relation(&self, catalog: &Catalog, name: &str, bound: &Bound) -> Result<Relation> {
         let gone = || Error::new(Code::UnknownRelation, format!("{name} is not there any more"));
         Ok(match numbered(catalog, bound.id).ok_or_else(gone)? {
-            Named::Stream(def) => stream_relation(name, def, &bound.columns)?,
             Named::View(def) => {
-                let plan = self.view(&def.name)?.compiled.plan.clone();
+                let compiled = &self.view(&def.name)?.compiled;
+                let plan = match layer_of(name) {
+                    Some((ERRORS, _)) => row_errors(&compiled.plan)?,
+                    _ => compiled.plan.clone(),
+                };
                 Relation::View { name: name.to_owned(), plan }
             }
+            named if layer_of(name).is_some() => return Err(no_parts(name, named)),
+            Named::Stream(def) => stream_relation(name, def, &bound.columns)?,
             Named::Plain(def) => {
                 let plan = Box::pin(self.plain_plan(catalog, def)).await?;
                 Relation::View { name: name.to_owned(), plan }

@@ -2,8 +2,7 @@
 //! one key, or those of a view of plain rows that have the values. Everything else is planned.
 
 use crate::platform::Inner;
-use crate::query::GAP_TRIES;
-use crate::{Code, Layer, Result, RowSet, Session, names};
+use crate::{Layer, Result, RowSet, Session, names, query};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::scalar::ScalarValue;
@@ -12,10 +11,6 @@ use kaplan_serving::Condition;
 use kaplan_speed::Snapshot;
 use kaplan_sql::dialect::{self, PointRead, PointValue};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Wait for the next snapshot, while batch and speed do not meet in one.
-const GAP_WAIT: Duration = Duration::from_millis(5);
 
 /// Answers a query that is such a read; None: it must be planned.
 pub(crate) async fn select(
@@ -30,10 +25,8 @@ pub(crate) async fn select(
     let Some((view, schema)) = view_of(inner, session, &read.relation) else { return Ok(None) };
     let Some(wanted) = conditions(&read, &schema) else { return Ok(None) };
     let Some(columns) = columns(&read, &schema) else { return Ok(None) };
-    let Some((snapshot, rows)) = matching(inner, session, &view, wanted).await? else {
-        return Ok(None);
-    };
-    let rows = rows.slice(0, rows.num_rows().min(read.limit.unwrap_or(usize::MAX)));
+    let found = matching(inner, session, &view, wanted, read.limit).await?;
+    let Some((snapshot, rows)) = found else { return Ok(None) };
     let fields = columns.iter().map(|(i, name)| {
         let field: &Field = schema.field(*i);
         Arc::new(field.clone().with_name(name))
@@ -46,22 +39,21 @@ pub(crate) async fn select(
     Ok(Some(RowSet { schema, batches: vec![rows], lsn: snapshot.lsn }))
 }
 
-/// The rows of a view with these values at a snapshot that has all that is durable.
+/// The rows of a view with these values, no more than asked for, at a snapshot that has all that is
+/// durable.
 pub(crate) async fn matching(
     inner: &Inner,
     session: &Session,
     view: &str,
     wanted: Vec<Condition>,
+    limit: Option<usize>,
 ) -> Result<Option<(Arc<Snapshot>, RecordBatch)>> {
     let mut tries = 0;
     let (snapshot, served) = loop {
         let snapshot = inner.fresh_snapshot(session).await?;
         match inner.served(&snapshot, view, Layer::Served) {
-            Err(e) if e.code == Code::Unavailable && tries < GAP_TRIES => {
-                tries += 1;
-                tokio::time::sleep(GAP_WAIT).await;
-            }
-            served => break (snapshot, served?),
+            Ok(served) => break (snapshot, served),
+            Err(error) => query::gap(error, &mut tries).await?,
         }
     };
     // One key is found at once; rows are looked through where that holds up no request.
@@ -69,7 +61,8 @@ pub(crate) async fn matching(
         true => served.matching(&wanted)?,
         false => inner.on_query_threads(async move { Ok(served.matching(&wanted)?) }).await?,
     };
-    Ok(rows.map(|rows| (snapshot, rows)))
+    let first = |rows: RecordBatch| rows.slice(0, rows.num_rows().min(limit.unwrap_or(usize::MAX)));
+    Ok(rows.map(|rows| (snapshot, first(rows))))
 }
 
 /// The view that a name stands for, and its columns.
@@ -149,6 +142,40 @@ fn is_time(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Platform, Settings};
+    use kaplan_base::SystemClock;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn reads_by_value_take_the_short_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { data_dir: dir.path().into(), ..Settings::default() };
+        let platform = Platform::open(settings, Arc::new(SystemClock)).await.unwrap();
+        let mut session = Session::default();
+        let text = "CREATE STREAM s (k integer, a bigint);
+             CREATE MATERIALIZED VIEW sums AS SELECT k, sum(a) AS total FROM s GROUP BY k;
+             CREATE MATERIALIZED VIEW plain AS SELECT k, a FROM s WHERE a > 1;
+             CREATE MATERIALIZED VIEW sorted AS SELECT k, a FROM s ORDER BY a LIMIT 3;
+             INSERT INTO s VALUES (1, 1), (1, 2), (2, 3)";
+        platform.execute(&mut session, text).await.unwrap();
+        for (query, rows) in [
+            ("SELECT * FROM sums WHERE k = 1", Some(1)),
+            ("SELECT total FROM sums AS v WHERE v.k = 9", Some(0)),
+            ("SELECT a FROM plain WHERE k = 1", Some(1)),
+            ("SELECT a FROM plain WHERE k = 1 LIMIT 0", Some(0)),
+            // Not the whole key, more than a tail row by row, and what is no such read.
+            ("SELECT k FROM sums WHERE total = 3", None),
+            ("SELECT a FROM sorted WHERE k = 1", None),
+            ("SELECT count(*) FROM plain WHERE k = 1", None),
+            ("SELECT a FROM plain WHERE k > 1", None),
+            ("SELECT a FROM s WHERE k = 1", None),
+        ] {
+            let parsed = dialect::parse_query(query).unwrap();
+            let found = select(&platform.inner, &session, &parsed).await.unwrap();
+            let found = found.map(|set| set.batches.iter().map(RecordBatch::num_rows).sum());
+            assert_eq!(found, rows, "{query}");
+        }
+        platform.close().await.unwrap();
+    }
 
     #[test]
     fn texts_of_one_form_are_times() {

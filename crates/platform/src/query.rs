@@ -24,18 +24,29 @@ use kaplan_lake::relation;
 use kaplan_serving::{Condition, ServedView};
 use kaplan_speed::{Snapshot, replay};
 use kaplan_sql::catalog::{Bound, Catalog};
-use kaplan_sql::{dialect, planner};
+use kaplan_sql::{CompiledView, dialect, planner, row_errors};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Wait for the position of rows that are in the lake by now.
 const LAKE_TICK: std::time::Duration = std::time::Duration::from_millis(2);
-/// How often a read looks for a snapshot in which batch and speed meet.
-pub(crate) const GAP_TRIES: usize = 100;
+/// How often a read looks for a snapshot in which batch and speed meet, and its wait between.
+const GAP_TRIES: usize = 100;
+const GAP_WAIT: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// A table of a query with the schema that it stands in.
 pub(crate) type Table = (Option<String>, String, Arc<dyn TableProvider>);
+
+/// Waits for the next snapshot where batch and speed do not meet in one; other errors stay.
+pub(crate) async fn gap(error: Error, tries: &mut usize) -> Result<()> {
+    if error.code != Code::Unavailable || *tries >= GAP_TRIES {
+        return Err(error);
+    }
+    *tries += 1;
+    tokio::time::sleep(GAP_WAIT).await;
+    Ok(())
+}
 
 impl Inner {
     /// A snapshot that has every commit that is durable now.
@@ -84,7 +95,7 @@ impl Inner {
         Ok(ServedView::new(Arc::clone(view), batch, layer)?)
     }
 
-    /// Like [`Inner::served`]; takes newer snapshots until batch and speed meet.
+    /// What names stand for, in a snapshot in which batch and speed meet.
     async fn tables(
         &self,
         session: &Session,
@@ -94,11 +105,8 @@ impl Inner {
         loop {
             let snapshot = self.fresh_snapshot(session).await?;
             match self.tables_at(session, &snapshot, names).await {
-                Err(e) if e.code == Code::Unavailable && tries < GAP_TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-                }
-                other => return Ok((snapshot, other?)),
+                Ok(tables) => return Ok((snapshot, tables)),
+                Err(error) => gap(error, &mut tries).await?,
             }
         }
     }
@@ -142,19 +150,20 @@ impl Inner {
         bound: &Bound,
         pending: Option<&Pending>,
     ) -> Result<Arc<dyn TableProvider>> {
-        let layer = match names::layer_of(name) {
-            Some(("batch", _)) => Layer::Batch,
+        let part = names::layer_of(name).map(|(part, _)| part);
+        let layer = match part {
+            Some("batch") => Layer::Batch,
             Some(_) => Layer::Speed,
             None => Layer::Served,
         };
         let named = names::numbered(catalog, bound.id);
         match named.ok_or_else(|| names::unknown(catalog, name))? {
-            Named::View(def) => Ok(Arc::new(self.served(snapshot, &def.name, layer)?.table())),
-            other if layer != Layer::Served => {
-                Err(self.view(other.name()).err().unwrap_or_else(|| {
-                    Error::new(Code::UnknownRelation, format!("there is no {name}"))
-                }))
+            Named::View(def) if part == Some(names::ERRORS) => {
+                let plan = row_errors(&self.view(&def.name)?.compiled.plan)?;
+                Ok(Arc::new(ViewTable::new(self.over_streams(&plan, snapshot).await?, None)))
             }
+            Named::View(def) => Ok(Arc::new(self.served(snapshot, &def.name, layer)?.table())),
+            other if part.is_some() => Err(names::no_parts(name, other)),
             Named::Stream(def) => {
                 let (lsn, own) = match pending {
                     Some(pending) => (pending.lsn, pending.changes.get(&def.id)),
@@ -180,6 +189,26 @@ impl Inner {
         }
     }
 
+    /// A plan in its stable form over all rows of its streams at a snapshot.
+    pub async fn over_streams(
+        &self,
+        plan: &LogicalPlan,
+        snapshot: &Snapshot,
+    ) -> Result<LogicalPlan> {
+        let mut tables: BTreeMap<(String, Form), Arc<dyn TableProvider>> = BTreeMap::new();
+        for (stream, form) in CompiledView::inputs_of(plan)? {
+            let table = self.stream_with((&stream, form), snapshot.lsn, None).await?;
+            tables.insert((stream, form), table);
+        }
+        Ok(CompiledView::over(plan, &snapshot.clocks, &|stream, form| {
+            let table = tables.get(&(stream.to_owned(), form)).cloned();
+            table.ok_or_else(|| kaplan_sql::Error::Unsupported {
+                construct: format!("stream {stream}"),
+                hint: "it is not there".into(),
+            })
+        })?)
+    }
+
     /// The LSN at which an answer is true: that of the batch views when it has read nothing else.
     fn lsn_of(&self, session: &Session, snapshot: &Snapshot, names: &[String]) -> Lsn {
         let batch = |name: &String| {
@@ -191,17 +220,7 @@ impl Inner {
         lsns.and_then(|lsns| lsns.into_iter().min()).unwrap_or(snapshot.lsn)
     }
 
-    /// A stream's or table's rows at an LSN: the lake's, then the log's.
-    pub async fn stream_at(
-        &self,
-        name: &str,
-        form: Form,
-        lsn: Lsn,
-    ) -> Result<Arc<dyn TableProvider>> {
-        self.stream_with((name, form), lsn, None).await
-    }
-
-    /// The same with a transaction's own changes.
+    /// A stream's or table's rows at an LSN: the lake's, then the log's, then a transaction's own changes.
     async fn stream_with(
         &self,
         (name, form): (&str, Form),
@@ -259,11 +278,6 @@ pub(crate) async fn select(inner: &Inner, session: &Session, query: &Query) -> R
     if let Some(rows) = point::select(inner, session, query).await? {
         return Ok(rows);
     }
-    planned(inner, session, query).await
-}
-
-/// Plans a query and runs it.
-pub(crate) async fn planned(inner: &Inner, session: &Session, query: &Query) -> Result<RowSet> {
     let (snapshot, state, plan) = plan(inner, session, query).await?;
     let planned = schema_of(&plan);
     let schema = columns::shown(&planned);
@@ -314,9 +328,8 @@ pub(crate) async fn read_view(inner: &Arc<Inner>, read: ViewRead) -> Result<RowS
     let wanted = conditions(&read, &schema)?;
     if read.layer == Layer::Served
         && let Some((snapshot, rows)) =
-            point::matching(inner, &session, &read.view, wanted.clone()).await?
+            point::matching(inner, &session, &read.view, wanted.clone(), read.limit).await?
     {
-        let rows = rows.slice(0, rows.num_rows().min(read.limit.unwrap_or(usize::MAX)));
         return Ok(RowSet { schema, batches: vec![rows], lsn: snapshot.lsn });
     }
     let name = [name];

@@ -5,13 +5,9 @@ use crate::platform::Inner;
 use crate::query::collect;
 use crate::{Code, Error, Layer, Result, RowSet, Session};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionContext;
 use kaplan_base::Lsn;
-use kaplan_circuit::Form;
 use kaplan_serving::compare::{Difference, compare};
-use kaplan_sql::CompiledView;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Compares and reports in one row: view, architecture, lsn, rows_served, rows_expected,
@@ -34,19 +30,7 @@ pub(crate) async fn verify(
     let (state, plan) = context.read_table(Arc::new(served_table))?.into_parts();
     let served = inner.on_query_threads(collect(state, plan)).await?;
 
-    let mut tables: BTreeMap<(String, Form), Arc<dyn TableProvider>> = BTreeMap::new();
-    for (stream, form) in entry.compiled.inputs() {
-        let table = inner.stream_at(&stream, form, snapshot.lsn).await?;
-        tables.insert((stream, form), table);
-    }
-    let plan = CompiledView::over(&entry.compiled.plan, &snapshot.clocks, &|stream, form| {
-        tables.get(&(stream.to_owned(), form)).cloned().ok_or_else(|| {
-            kaplan_sql::Error::Unsupported {
-                construct: format!("stream {stream}"),
-                hint: "it is not there".into(),
-            }
-        })
-    })?;
+    let plan = inner.over_streams(&entry.compiled.plan, &snapshot).await?;
     let state = inner.planner.session(Vec::new())?;
     let expected = inner.on_query_threads(collect(state, plan)).await?;
     let count = |b: &[RecordBatch]| b.iter().map(|b| b.num_rows() as i64).sum::<i64>();

@@ -144,7 +144,9 @@ pub(crate) async fn compile(
 
 /// Refuses one layer of a view as a source of another.
 pub(crate) fn refuse_layers(names: &[String]) -> Result<()> {
-    match names.iter().find(|name| names::layer_of(name).is_some()) {
+    let layer =
+        |name: &&String| matches!(names::layer_of(name), Some((part, _)) if part != names::ERRORS);
+    match names.iter().find(layer) {
         Some(name) => {
             let message = format!("a view cannot read {name}: it is one layer of a view");
             Err(Error::new(Code::Unsupported, message).hint("read the view itself"))

@@ -542,11 +542,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_older_version_neither_replaces_nor_removes_a_newer_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = Arc::new(LocalLog::open(directory.path(), Options::default()).unwrap());
-        let start = (Lsn::ZERO, Clocks::default());
-        let (driver, thread) =
-            Driver::start(log, Streams::default(), start, Box::new(|_| {})).unwrap();
+        let (_directory, driver, thread) = started();
         let version = || driver.snapshot().views.get("v").map(|view| view.version);
         let newer = Attached { version: 2, ..at(Lsn::ZERO).await };
         assert!(driver.attach(newer).await.is_ok());
@@ -564,6 +560,16 @@ mod tests {
         thread.join().unwrap();
     }
 
+    /// A driver over an empty log.
+    fn started() -> (tempfile::TempDir, Driver, std::thread::JoinHandle<()>) {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Arc::new(LocalLog::open(directory.path(), Options::default()).unwrap());
+        let start = (Lsn::ZERO, Clocks::default());
+        let (driver, thread) =
+            Driver::start(log, Streams::default(), start, Box::new(|_| {})).unwrap();
+        (directory, driver, thread)
+    }
+
     /// A view of one row that has seen commits up to `lsn`.
     async fn at(lsn: Lsn) -> Attached {
         let plan = SessionContext::new().state().create_logical_plan("VALUES (1)").await.unwrap();
@@ -574,11 +580,7 @@ mod tests {
 
     #[tokio::test]
     async fn views_ahead_of_the_log_come_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = Arc::new(LocalLog::open(directory.path(), Options::default()).unwrap());
-        let start = (Lsn::ZERO, Clocks::default());
-        let (driver, thread) =
-            Driver::start(log, Streams::default(), start, Box::new(|_| {})).unwrap();
+        let (_directory, driver, thread) = started();
         let (error, view) = driver.attach(at(Lsn(3)).await).await.unwrap_err();
         assert!(matches!(error, Error::Behind { .. }), "{error}");
         assert_eq!(view.unwrap().lsn, Lsn(3));

@@ -203,12 +203,6 @@ impl CompiledView {
         shown
     }
 
-    /// What the view reads: the streams by name, and which of their rows.
-    #[must_use]
-    pub fn inputs(&self) -> BTreeSet<(String, Form)> {
-        self.sources.iter().map(|s| (s.stream.clone(), s.form)).collect()
-    }
-
     /// Whether it reads changes of tables as they were.
     #[must_use]
     pub fn reads_changes(&self) -> bool {
@@ -219,6 +213,21 @@ impl CompiledView {
     #[must_use]
     pub fn streams(&self) -> BTreeSet<String> {
         self.sources.iter().map(|s| s.stream.clone()).collect()
+    }
+
+    /// What a plan reads: the streams by name, and which of their rows.
+    pub fn inputs_of(plan: &LogicalPlan) -> Result<BTreeSet<(String, Form)>> {
+        let mut inputs = BTreeSet::new();
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Some(stream) =
+                    source_as_provider(&scan.source)?.as_ref().downcast_ref::<StreamTable>()
+            {
+                inputs.insert((stream.name.clone(), stream.form));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(inputs)
     }
 
     /// A plan with the tables that hold its streams' rows, at what the clocks show.

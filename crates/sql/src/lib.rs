@@ -22,6 +22,7 @@ pub mod planner;
 mod recompute;
 mod refused;
 mod rewrite;
+mod row_errors;
 mod row_tail;
 #[cfg(test)]
 mod rows_tests;
@@ -35,4 +36,5 @@ mod tries;
 pub use compile::{CompiledView, Core, SourceInfo};
 pub use error::{Error, Result};
 pub use planner::{Planner, Relation, StreamTable};
+pub use row_errors::row_errors;
 pub use row_tail::RowTail;

@@ -190,7 +190,7 @@ impl Planner {
         tables: Vec<(Option<String>, String, Arc<dyn TableProvider>)>,
     ) -> Result<SessionState> {
         let catalog = MemoryCatalogProvider::new();
-        for schema in [SCHEMA, "batch", "speed"] {
+        for schema in [SCHEMA, "batch", "speed", "errors"] {
             catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new()))?;
         }
         for (schema, name, table) in tables {

@@ -2,10 +2,10 @@
 //! read of a few rows by key needs of the tail, without planning it again.
 
 use crate::{Result, lower};
-use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
+use datafusion::common::cast::as_boolean_array;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_expr::PhysicalExpr;
 use std::sync::Arc;
@@ -65,7 +65,8 @@ impl RowTail {
                 Step::Columns(columns) => rows.project(columns)?,
                 Step::Filter(keep) => {
                     let keep = keep.evaluate(&rows)?.into_array(rows.num_rows())?;
-                    filter_record_batch(&rows, keep.as_boolean())?
+                    kaplan_circuit::filter_rows(&rows, as_boolean_array(&keep)?)
+                        .map_err(|e| DataFusionError::External(Box::new(e)))?
                 }
                 Step::Project(columns, schema) => {
                     let (width, options) = (

@@ -15,7 +15,7 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::functions_aggregate::expr_fn::{count, max};
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::{
-    Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, SortExpr, Subquery, lit,
+    Expr, ExprFunctionExt, FetchType, LogicalPlan, LogicalPlanBuilder, SortExpr, Subquery, lit,
 };
 use std::sync::Arc;
 
@@ -45,7 +45,10 @@ fn counts_sets_as_groups(plan: &LogicalPlan) -> bool {
             let grouped = !aggregate.group_expr.is_empty();
             sets || (grouped && counts_sets_as_groups(&aggregate.input))
         }
-        LogicalPlan::Limit(_) => false,
+        LogicalPlan::Limit(limit) => {
+            let one = matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(0 | 1))));
+            !one && counts_sets_as_groups(&limit.input)
+        }
         other => other.inputs().into_iter().any(counts_sets_as_groups),
     }
 }

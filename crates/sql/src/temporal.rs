@@ -49,6 +49,14 @@ const COMMIT: &str = "$commit";
 /// The commit and the weight of a change of the right side.
 const VERSION: &str = "$version";
 const WEIGHT: &str = "$weight";
+/// The commits of both sides of a join below.
+const SIDES: [&str; 2] = ["$left commit", "$right commit"];
+
+/// Whether a column is none that a query named.
+pub(crate) fn is_stamp(name: &str) -> bool {
+    [COMMIT, VERSION, WEIGHT].contains(&name) || SIDES.contains(&name)
+}
+
 /// How many expressions come before the key's: commit, version, weight.
 const STAMPS: usize = 3;
 
@@ -485,7 +493,7 @@ fn last_named(plan: &LogicalPlan, commit: &Expr) -> Planned<LogicalPlan> {
 /// An inner join of two sides with their commits: a pair comes with the later one.
 fn both_stamped(plan: &LogicalPlan, join: &Join) -> Planned<LogicalPlan> {
     let mut inputs = Vec::with_capacity(2);
-    for (side, name) in [(&join.left, "$left commit"), (&join.right, "$right commit")] {
+    for (side, name) in [&join.left, &join.right].into_iter().zip(SIDES) {
         let side = stamped(side)?;
         let mut columns: Vec<Expr> =
             side.schema().columns().into_iter().map(Expr::Column).collect();
@@ -495,7 +503,7 @@ fn both_stamped(plan: &LogicalPlan, join: &Join) -> Planned<LogicalPlan> {
         inputs.push(LogicalPlanBuilder::from(side).project(columns)?.build()?);
     }
     let joined = plan.with_new_exprs(plan.expressions(), inputs)?;
-    let (left, right) = (named("$left commit"), named("$right commit"));
+    let (left, right) = (named(SIDES[0]), named(SIDES[1]));
     let later = when(left.clone().gt_eq(right.clone()), left).otherwise(right)?;
     let mut columns: Vec<Expr> = join.schema.columns().into_iter().map(Expr::Column).collect();
     columns.push(later.alias(COMMIT));

@@ -3,11 +3,17 @@
 //! only when that fails, on halves of them, down to the failing rows. Names stay, so that columns
 //! keep theirs.
 //!
+//! [`why`] tells of a failing row what they left out.
+//!
 //! Not covered: panics of a function, and errors that are no matter of rows (broken plans, memory).
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
+use crate::dialect::sql_type_name;
+use arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, new_null_array,
+};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Schema};
+use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
@@ -37,6 +43,9 @@ const UNWRAPPED: [&str; 13] = [
     crate::dialect::HOP_STARTS,
 ];
 
+/// PostgreSQL's words for a decimal with more digits than its type has.
+const OUT_OF_PRECISION: &str = "numeric field overflow";
+
 /// The function that gives NULL where this one fails; None: it has no need.
 pub(crate) fn try_function(inner: &Arc<ScalarUDF>) -> Option<ScalarUDF> {
     let tried = inner.inner().downcast_ref::<TryFunction>().is_some()
@@ -58,6 +67,23 @@ pub(crate) fn operator_of(function: &ScalarUDF) -> Option<Operator> {
         What::Operator(op) => Some(op),
         What::Cast(_) => None,
     }
+}
+
+/// Whether the function is one of this module that divides.
+pub(crate) fn divides(function: &ScalarUDF) -> bool {
+    matches!(operator_of(function), Some(Operator::Divide | Operator::Modulo))
+}
+
+/// A function of the same arguments that says why one of this module fails on a row, NULL where it
+/// does not; None: it is none of them.
+pub(crate) fn why(function: &ScalarUDF) -> Option<ScalarUDF> {
+    let tried = function.inner();
+    let of = match tried.downcast_ref::<TryFunction>() {
+        Some(function) => Fallible::Function(Arc::clone(&function.inner)),
+        None => Fallible::Expression(tried.downcast_ref::<TryExpression>()?.what.clone()),
+    };
+    let signature = Signature::variadic_any(Volatility::Immutable);
+    Some(ScalarUDF::new_from_impl(Why { of, signature }))
 }
 
 /// A cast that gives NULL where it fails. `TRY_CAST` does not where dates and times are out of
@@ -118,7 +144,7 @@ impl ScalarUDFImpl for TryFunction {
 }
 
 /// What DataFusion has as an expression and no function.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum What {
     /// Over two arguments.
     Operator(Operator),
@@ -174,6 +200,13 @@ impl ScalarUDFImpl for TryExpression {
 impl TryExpression {
     /// As DataFusion computes the expression; constants stay constants.
     fn compute(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.what.compute(args, false)
+    }
+}
+
+impl What {
+    /// As DataFusion computes it; of casts those that `fails` are errors, else NULL.
+    fn compute(&self, args: ScalarFunctionArgs, fails: bool) -> Result<ColumnarValue> {
         let (mut fields, mut arrays) = (Vec::new(), Vec::new());
         let mut operands: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
         for arg in args.args {
@@ -191,12 +224,15 @@ impl TryExpression {
         let schema = Arc::new(Schema::new(fields));
         let options = RecordBatchOptions::new().with_row_count(Some(args.number_rows));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)?;
-        let expr = match (&self.what, &operands[..]) {
-            (What::Operator(op), [left, right]) => {
+        let expr = match (self, &operands[..]) {
+            (Self::Operator(op), [left, right]) => {
                 physical::binary(Arc::clone(left), *op, Arc::clone(right), &schema)?
             }
-            (What::Cast(to), [from]) => physical::try_cast(Arc::clone(from), &schema, to.clone())?,
-            _ => return exec_err!("{} with {} arguments", self.name(), operands.len()),
+            (Self::Cast(to), [from]) if fails => {
+                physical::cast(Arc::clone(from), &schema, to.clone())?
+            }
+            (Self::Cast(to), [from]) => physical::try_cast(Arc::clone(from), &schema, to.clone())?,
+            _ => return exec_err!("an expression with {} arguments", operands.len()),
         };
         // A pattern that is none counts as internal there.
         expr.evaluate(&rows).map_err(|e| DataFusionError::Execution(e.strip_backtrace()))
@@ -216,6 +252,127 @@ fn within_precision(value: ColumnarValue) -> Result<ColumnarValue> {
             ColumnarValue::Scalar(ScalarValue::try_from_array(&bounded(&value.to_array()?), 0)?)
         }
     })
+}
+
+/// What [`Why`] tells about.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Fallible {
+    Function(Arc<ScalarUDF>),
+    Expression(What),
+}
+
+/// Why a call fails on a row.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Why {
+    of: Fallible,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Why {
+    fn name(&self) -> &str {
+        "kaplan_why"
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let name = match &self.of {
+            Fallible::Function(function) => function.name().to_owned(),
+            Fallible::Expression(What::Operator(op)) => op.to_string(),
+            Fallible::Expression(What::Cast(to)) => format!("CAST AS {to}"),
+        };
+        let args: Vec<String> = args.iter().map(|arg| arg.schema_name().to_string()).collect();
+        Ok(format!("{}({name}: {})", self.name(), args.join(", ")))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut reasons = Vec::with_capacity(args.number_rows);
+        self.tell(&args, &mut reasons)?;
+        Ok(ColumnarValue::Array(Arc::new(StringArray::from(reasons))))
+    }
+}
+
+impl Why {
+    /// Adds a reason, or none, for each row.
+    fn tell(&self, args: &ScalarFunctionArgs, reasons: &mut Vec<Option<String>>) -> Result<()> {
+        let rows = args.number_rows;
+        match self.compute(args) {
+            Ok(_) => reasons.extend(std::iter::repeat_n(None, rows)),
+            Err(error) if !is_of_a_row(&error) => return Err(error),
+            Err(error) if rows <= 1 => {
+                reasons.extend(std::iter::repeat_n(Some(self.reason(&error, args)?), rows));
+            }
+            Err(_) => {
+                let middle = rows / 2;
+                self.tell(&slice(args, 0, middle), reasons)?;
+                self.tell(&slice(args, middle, rows - middle), reasons)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compute(&self, args: &ScalarFunctionArgs) -> Result<()> {
+        match &self.of {
+            Fallible::Function(function) => {
+                let fields: Vec<FieldRef> = args.arg_fields.clone();
+                let scalar = |arg: &ColumnarValue| match arg {
+                    ColumnarValue::Scalar(value) => Some(value.clone()),
+                    ColumnarValue::Array(_) => None,
+                };
+                let scalars: Vec<Option<ScalarValue>> = args.args.iter().map(scalar).collect();
+                let scalars: Vec<Option<&ScalarValue>> =
+                    scalars.iter().map(Option::as_ref).collect();
+                let returns = ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars };
+                let return_field = function.return_field_from_args(returns)?;
+                let args = ScalarFunctionArgs { return_field, ..args.clone() };
+                function.invoke_with_args(args).map(drop)
+            }
+            Fallible::Expression(what) => {
+                let value = what.compute(args.clone(), true)?;
+                let before = value.to_array(args.number_rows)?.null_count();
+                let after = within_precision(value)?.to_array(args.number_rows)?.null_count();
+                if after > before { exec_err!("{OUT_OF_PRECISION}") } else { Ok(()) }
+            }
+        }
+    }
+
+    /// The error of one row in PostgreSQL's words.
+    fn reason(&self, error: &DataFusionError, args: &ScalarFunctionArgs) -> Result<String> {
+        if let (Fallible::Expression(What::Cast(to)), Some(from)) = (&self.of, args.args.first()) {
+            let name = sql_type_name(to);
+            let value = ScalarValue::try_from_array(&from.to_array(1)?, 0)?;
+            return Ok(match value.data_type().is_string() {
+                true => format!("invalid input syntax for type {name}: \"{value}\""),
+                false => format!("{value} is out of range for type {name}"),
+            });
+        }
+        let message = match error.find_root() {
+            DataFusionError::Execution(message) => message.clone(),
+            DataFusionError::ArrowError(error, _) => match error.as_ref() {
+                ArrowError::DivideByZero => "division by zero".to_owned(),
+                ArrowError::CastError(message)
+                | ArrowError::ComputeError(message)
+                | ArrowError::ParseError(message)
+                | ArrowError::InvalidArgumentError(message) => message.clone(),
+                other => other.to_string(),
+            },
+            other => other.strip_backtrace(),
+        };
+        // Arrow's words, which come without their kind from physical expressions.
+        let decimal = args.args.iter().any(|arg| arg.data_type().is_decimal());
+        Ok(match () {
+            () if message.contains("Divide by zero") => "division by zero".to_owned(),
+            () if message.contains("Overflow") && decimal => OUT_OF_PRECISION.to_owned(),
+            () if message.contains("Overflow") => "value out of range".to_owned(),
+            () => message,
+        })
+    }
 }
 
 type Call<'a> = &'a dyn Fn(ScalarFunctionArgs) -> Result<ColumnarValue>;

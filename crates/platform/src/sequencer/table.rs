@@ -182,10 +182,10 @@ impl Table {
         }
     }
 
-    /// Stages the removal of rows until at least so many bytes of them or all are gone. Returns how
-    /// many there were.
+    /// Stages the removal of rows, one at least, until so many bytes of them or all are gone. Returns
+    /// how many there were.
     pub fn clear(&mut self, bytes: usize) -> u64 {
-        let mut gone = 0;
+        let (bytes, mut gone) = (bytes.max(1), 0);
         let mut more = |row: &Bytes| {
             let more = gone < bytes;
             gone = gone.saturating_add(row.len());

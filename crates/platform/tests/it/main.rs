@@ -17,6 +17,7 @@ mod lifecycle;
 mod postgres;
 mod quarantines;
 mod reads;
+mod row_errors;
 mod sinks;
 mod stopped;
 mod support;

@@ -134,7 +134,7 @@ pub(super) fn new_relation(cursor: &mut Cursor<'_>) -> Result<String> {
     let at = cursor.location();
     let name = cursor.relation()?;
     let (schema, plain) = name.split_once('.').unwrap_or(("public", &name));
-    if ["batch", "speed", "pg_catalog", "information_schema"].contains(&schema) {
+    if ["batch", "speed", "errors", "pg_catalog", "information_schema"].contains(&schema) {
         return Err(Error::invalid(format!("the schema {schema} is reserved"))
             .hint(format!("write {plain}, or choose another schema"))
             .at(at.line, at.column));

@@ -42,6 +42,7 @@ pub(crate) use markers::{ASOF, TEMPORAL, WITH_TIES};
 pub use parse::parse;
 pub use text::sql_text;
 
+use datafusion::common::plan_datafusion_err;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
@@ -87,6 +88,15 @@ pub(crate) fn array_to_string(list: Expr, between: Vec<Expr>) -> Expr {
 pub(crate) fn single(rows: Expr, value: Expr) -> Expr {
     let function = BY_NAME.get(markers::SINGLE);
     function.map_or(value.clone(), |single| single.call(vec![rows, value]))
+}
+
+/// A record as `jsonb`; without one an empty object.
+pub(crate) fn row_to_json(record: Option<Expr>) -> datafusion::common::Result<Expr> {
+    let name = if record.is_some() { "to_jsonb" } else { "jsonb_build_object" };
+    let function = BY_NAME.get(name);
+    let function =
+        function.ok_or_else(|| plan_datafusion_err!("function {name} does not exist"))?;
+    Ok(function.call(record.into_iter().collect()))
 }
 
 fn negate() -> Arc<ScalarUDF> {

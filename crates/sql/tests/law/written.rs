@@ -473,6 +473,13 @@ pub const CASES: &[Written] = &[
              GROUP BY CUBE (a, n)) AS y FROM s"],
         commits: &["+s 1|1|0.5", "+s 2|2|0.5"],
     },
+    Written {
+        name: "a value out of some of the rows of grouping sets",
+        tables: &[S],
+        views: &["SELECT k, x, (SELECT 7 FROM (SELECT sum(x) AS a, count(*) AS n FROM s) AS u \
+             GROUP BY CUBE (a, n) LIMIT 2) AS y FROM s"],
+        commits: &["+s 1|1|0.5", "+s 2|2|0.5"],
+    },
 ];
 
 impl Written {
