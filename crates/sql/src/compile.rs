@@ -119,6 +119,9 @@ pub struct CompiledView {
     pub tail_clocks: BTreeSet<String>,
 }
 
+/// The rows of a stream as a table for DataFusion.
+type Rows = Arc<dyn TableProvider>;
+
 impl CompiledView {
     /// Cuts a plan. `plan` is the stable form, `optimized` the same after Kaplan's rules.
     pub fn new(name: &str, plan: LogicalPlan, optimized: LogicalPlan) -> Result<Self> {
@@ -234,7 +237,7 @@ impl CompiledView {
     pub fn over(
         plan: &LogicalPlan,
         clocks: &Clocks,
-        table: &dyn Fn(&str, Form) -> Result<Arc<dyn TableProvider>>,
+        table: &dyn Fn(&str, Form) -> Result<Rows>,
     ) -> Result<LogicalPlan> {
         let mut failure = None;
         let plan = clock::at(plan, clocks)?;

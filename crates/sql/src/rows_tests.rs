@@ -58,7 +58,7 @@ fn sorted(batches: &[RecordBatch]) -> Vec<String> {
 
 async fn plain(view: &CompiledView) -> Vec<String> {
     let state = Planner::new().session(vec![]).unwrap();
-    let table = |_: &str| {
+    let table = |_: &str, _| {
         let rows = rows();
         Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?) as Arc<_>)
     };
@@ -71,7 +71,8 @@ fn circuit(view: &CompiledView) -> Vec<String> {
     let mut circuit = view.circuit(Lsn(0)).unwrap();
     let of = |columns: &[usize]| vec![Delta::insert(rows().project(columns).unwrap())];
     let deltas: Vec<_> = view.sources.iter().map(|s| of(&s.columns)).collect();
-    circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() }).unwrap();
+    let (clocks, settled) = (Clocks::default(), Lsn(1));
+    circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled }).unwrap();
     let snapshot = circuit.snapshot();
     let rows = snapshot.output.read(&snapshot.batches_after(Lsn(0)), "v").unwrap();
     let schema: SchemaRef = SchemaRef::clone(&view.core_schema);
@@ -377,7 +378,8 @@ async fn state_is_bounded_where_sql_bounds_it() {
         for _ in 0..12 {
             let of = |columns: &[usize]| vec![Delta::insert(rows().project(columns).unwrap())];
             let deltas: Vec<_> = view.sources.iter().map(|s| of(&s.columns)).collect();
-            circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() }).unwrap();
+            let (clocks, settled) = (Clocks::default(), Lsn(1));
+            circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled }).unwrap();
         }
         let (sizes, names) = (circuit.sizes(), circuit.keepers());
         assert_eq!(sizes.len(), names.len(), "{names:?}");
