@@ -337,7 +337,7 @@ pub(crate) fn node(join: &Join) -> Planned<LogicalPlan> {
         JoinType::Left => true,
         other => {
             return Err(Error::unsupported(
-                format!("a {other} join as of processing time"),
+                format!("a {} JOIN as of processing time", other.to_string().to_uppercase()),
                 "write JOIN or LEFT JOIN, with the table on the right side",
             )
             .inside());
@@ -468,7 +468,9 @@ fn stamped(plan: &LogicalPlan) -> Planned<LogicalPlan> {
             Some(join) => last_named(plan, &join.stamps[0]),
             None => refused(&plan.display().to_string()),
         },
-        LogicalPlan::Join(join) => refused(&format!("a {} join", join.join_type)),
+        LogicalPlan::Join(join) => {
+            refused(&format!("a {} JOIN", join.join_type.to_string().to_uppercase()))
+        }
         LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => refused("aggregated"),
         LogicalPlan::Window(_) => refused("computed by windows"),
         other => {

@@ -120,8 +120,11 @@ async fn views_before_rows_views_after_rows_and_batch_runs_agree() {
     live.sql(&format!("REFRESH MATERIALIZED VIEW {LAMBDA}")).await;
     check(&mut live).await;
     // Later changes of the table touch no answer, also not with a batch view below.
-    live.sql("UPDATE rates SET rate = 100; DELETE FROM rates WHERE currency = 'usd'; INSERT INTO rates VALUES ('chf', 9, 'z')")
-        .await;
+    live.sql(
+        "UPDATE rates SET rate = 100; DELETE FROM rates WHERE currency = 'usd';
+              INSERT INTO rates VALUES ('chf', 9, 'z')",
+    )
+    .await;
     check(&mut live).await;
     live.sql("REPLAY MATERIALIZED VIEW priced_kappa; REPLAY MATERIALIZED VIEW per_note_lambda")
         .await;
@@ -193,6 +196,7 @@ async fn what_is_no_function_of_history_is_refused_by_name() {
     let (_dir, mut k) = Running::start(SETUP).await;
     k.sql("CREATE TABLE bag (currency text, rate bigint); CREATE TABLE other (id bigint PRIMARY KEY, currency text)")
         .await;
+    k.sql("CREATE STREAM timed (id bigint, currency text, at timestamptz)").await;
     k.sql("CREATE TABLE pairs (a bigint, b bigint, x bigint, PRIMARY KEY (a, b))").await;
     k.sql("CREATE MATERIALIZED VIEW per AS SELECT currency, count(*) AS n FROM orders GROUP BY currency")
         .await;
@@ -205,13 +209,15 @@ async fn what_is_no_function_of_history_is_refused_by_name() {
         (format!("per AS o JOIN rates {now} AS r ON o.currency = r.currency"), "aggregated"),
         (
             format!(
-                "orders AS o LEFT JOIN refunds AS f ON f.order_id = o.id JOIN rates {now} AS r ON o.currency = r.currency"
+                "orders AS o LEFT JOIN refunds AS f ON f.order_id = o.id \
+                 JOIN rates {now} AS r ON o.currency = r.currency"
             ),
-            "a Left join",
+            "a LEFT JOIN",
         ),
         (
             format!(
-                "(SELECT * FROM orders WHERE id IN (SELECT order_id FROM refunds)) AS o JOIN rates {now} AS r ON o.currency = r.currency"
+                "(SELECT * FROM orders WHERE id IN (SELECT order_id FROM refunds)) AS o \
+                 JOIN rates {now} AS r ON o.currency = r.currency"
             ),
             "subquery",
         ),
@@ -232,12 +238,19 @@ async fn what_is_no_function_of_history_is_refused_by_name() {
             "without r.b = ..",
         ),
         (
+            format!(
+                "(SELECT * FROM timed WHERE at <= now()) AS o JOIN rates {now} AS r \
+                 ON o.currency = r.currency"
+            ),
+            "left side has now()",
+        ),
+        (
             format!("orders AS o RIGHT JOIN rates {now} AS r ON o.currency = r.currency"),
-            "a Right join as of",
+            "a RIGHT JOIN as of",
         ),
         (
             format!("orders AS o FULL JOIN rates {now} AS r ON o.currency = r.currency"),
-            "a Full join as of",
+            "a FULL JOIN as of",
         ),
         (format!("orders AS o JOIN rates {now} AS r USING (currency)"), "this FOR SYSTEM_TIME"),
         (
@@ -278,4 +291,17 @@ async fn what_is_no_function_of_history_is_refused_by_name() {
         .await;
     assert_eq!(k.table("SELECT * FROM two").await, ["2|70"]);
     assert_eq!(k.verify("two").await, 1);
+    // Rows that fail are told without the commits that the join needs.
+    k.sql(&format!(
+        "CREATE MATERIALIZED VIEW bad AS SELECT 10 / r.x AS y FROM
+         (SELECT * FROM orders WHERE 7 / amount > 0) AS o JOIN small {now} AS r
+         ON o.id = r.a AND o.amount = r.b"
+    ))
+    .await;
+    k.sql("INSERT INTO small VALUES (4, 7, 0); INSERT INTO orders VALUES (4, 'x', 7), (5, 'y', 0)")
+        .await;
+    let told = k.table("SELECT reason, input FROM errors.bad ORDER BY input").await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    let is_plain = |row: &String| row.contains("division by zero") && !row.contains('$');
+    assert!(told.iter().all(is_plain), "{told:?}");
 }

@@ -456,6 +456,40 @@ pub const CASES: &[Written] = &[
         commits: RATES,
     },
     Written {
+        name: "as of processing time: two streams that are joined first",
+        tables: &[S, "stream e: k integer, at timestamp", R],
+        views: &[
+            "SELECT s.k, s.x, e.at FROM s JOIN e ON s.x = e.k",
+            "SELECT v0.x, v0.at, r.rate FROM v0 LEFT JOIN r FOR SYSTEM_TIME AS OF PROCTIME() ON v0.k = r.k",
+        ],
+        commits: &[
+            "+s 1|1|0.5,+r 1|10|a",
+            "+e 1|2024-02-29 09:01:00,-r 1|10|a,+r 1|11|a",
+            "+s 1|2|0.5,+e 2|2024-02-29 09:02:00",
+            "-r 1|11|a",
+            "+s 1|2|0.5",
+            "+e 1|2024-02-29 09:03:00,+r 1|12|b",
+        ],
+    },
+    Written {
+        name: "as of processing time: windows of the stream, put out when they close",
+        tables: &["stream e: k integer, at timestamp", R],
+        views: &["SELECT window_start, r.name, count(*) AS n, sum(r.rate) AS s \
+             FROM HOP(e, at, INTERVAL '5 minutes', INTERVAL '10 minutes') AS h \
+             JOIN r FOR SYSTEM_TIME AS OF PROCTIME() ON h.k = r.k \
+             GROUP BY window_start, window_end, r.name EMIT ON WINDOW CLOSE"],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00,+e 2|2024-02-29 09:31:00,+r 1|10|a",
+            "+e 1|2024-02-29 09:02:00,+e 3|NULL,+r 2|20|b",
+            "-r 1|10|a",
+            "+e 1|2024-02-29 09:22:00,+e 2|2024-02-29 09:03:00",
+            "",
+            "+r 1|11|c,+e 1|2024-02-29 09:23:00",
+            "",
+            "",
+        ],
+    },
+    Written {
         name: "as of processing time: a floating-point key",
         tables: &[S, "keyed r: f double precision, x integer"],
         views: &["SELECT s.k, r.x FROM s JOIN r FOR SYSTEM_TIME AS OF PROCTIME() ON s.f = r.f"],
