@@ -8,7 +8,8 @@
 //! ```
 //!
 //! There is a row for each row of the input of the expression. Not told: what is within a subquery in
-//! an expression, and join conditions of both sides at once; nor what does not come into the answer
+//! an expression, join conditions of both sides at once, and what a join as of processing time computes of the
+//! table; nor what does not come into the answer
 //! (the other side of `false AND ..`, a branch of `CASE` that is not taken).
 
 use crate::functions::row_to_json;
@@ -66,6 +67,11 @@ fn computed(node: &LogicalPlan) -> Result<Computed, DataFusionError> {
             sides.iter().find(within).map(|side| Arc::clone(side))
         };
         return Ok(parts.into_iter().filter_map(|e| side(&e).map(|side| (e, side))).collect());
+    }
+    if let Some(join) = temporal::of_plan(node) {
+        let parts = join.conditions.iter().flat_map(operands);
+        let of_left = |e: &Expr| e.column_refs().iter().all(|c| join.left.schema().has_column(c));
+        return Ok(parts.filter(of_left).map(|e| (e, Arc::clone(&join.left))).collect());
     }
     let [input] = node.inputs()[..] else { return Ok(Vec::new()) };
     let input = Arc::new(input.clone());

@@ -77,7 +77,7 @@ pub(crate) struct TemporalJoin {
     /// The columns of the table's primary key.
     key: Vec<Expr>,
     /// The conditions that all hold.
-    conditions: Vec<Expr>,
+    pub(crate) conditions: Vec<Expr>,
     /// Whether rows of the left side that meet nothing stay.
     pub(crate) outer: bool,
     schema: DFSchemaRef,
