@@ -1,13 +1,14 @@
 //! From a logical plan to operators. What is not on the list here is refused by name: a view that
 //! is accepted is right.
 
-use crate::compile::SourceInfo;
-use crate::planner::StreamTable;
+use crate::compile::{COMMIT_POSITION, SourceInfo, WEIGHT_POSITION};
+use crate::planner::{StreamTable, hidden};
+use crate::temporal::{self, TemporalJoin};
 use crate::{Error, Result, clock, grouping_sets, recompute, ties, top};
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, NullEquality};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::ExecutionProps;
@@ -20,7 +21,7 @@ use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use kaplan_circuit::{
     Aggregate, AggregateSpec, Constant, Filter, FilteredFunction, FirstRows, Join, JoinKeys,
-    Operator, Project, Recompute, Source, Union, Unnest,
+    Operator, Project, Recompute, Source, Stamps, Union, Unnest,
 };
 use std::sync::Arc;
 
@@ -156,6 +157,8 @@ fn is_constant(plan: &LogicalPlan) -> Result<bool> {
 /// The operators of a plan; sources are added to the list.
 pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box<dyn Operator>> {
     if is_constant(plan)? {
+        let plan = plan.clone().transform_up_with_subqueries(temporal::spelled_out);
+        let plan = &plan.map_err(Error::out_of)?.data;
         return Ok(Box::new(Constant::new(recompute::rows_of(plan, &arrow_schema(plan))?)));
     }
     match plan {
@@ -197,6 +200,10 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
         }
         LogicalPlan::Unnest(unnest) => lower_unnest(plan, unnest, sources),
         LogicalPlan::Join(join) => lower_join(plan, join, sources),
+        LogicalPlan::Extension(_) => match temporal::of_plan(plan) {
+            Some(join) => lower_temporal(plan, join, sources),
+            None => Err(unsupported_node(plan)),
+        },
         LogicalPlan::Aggregate(aggregate) => lower_aggregate(plan, aggregate, sources),
         LogicalPlan::Window(window) => lower_window(plan, window, sources, false),
         // The order of rows means nothing to what stands above.
@@ -233,15 +240,60 @@ fn source(scan: &logical::TableScan, sources: &mut Vec<SourceInfo>) -> Result<Bo
     };
     let schema = stream.schema.project(&columns).map_err(kaplan_circuit::Error::from)?;
     let schema = nullable(&Arc::new(schema));
-    let index = sources.len();
+    let (index, form, append_only) = (sources.len(), stream.form, stream.append_only);
+    let own = stream.schema.fields().len() - hidden(form).len();
+    let place = |column: usize| match column.checked_sub(own) {
+        None => column,
+        Some(0) => COMMIT_POSITION,
+        Some(_) => WEIGHT_POSITION,
+    };
     sources.push(SourceInfo {
         stream: stream.name.clone(),
-        columns,
+        columns: columns.into_iter().map(place).collect(),
         schema: SchemaRef::clone(&schema),
-        append_only: stream.append_only,
+        append_only,
+        form,
     });
     let name = stream.name.clone();
-    Ok(Box::new(Source { index, name, schema, append_only: stream.append_only }))
+    Ok(Box::new(Source { index, name, schema, append_only, form }))
+}
+
+fn lower_temporal(
+    plan: &LogicalPlan,
+    join: &TemporalJoin,
+    sources: &mut Vec<SourceInfo>,
+) -> Result<Box<dyn Operator>> {
+    if !clock::clocks_of(&join.left)?.is_empty() {
+        return Err(Error::unsupported(
+            "a join as of processing time whose left side has now()",
+            "compare with now() in WHERE above the join",
+        ));
+    }
+    let condition = join.condition()?;
+    let (of_left, of_right) = (join.left.schema(), join.right.schema());
+    let (left, right) = (operator(&join.left, sources)?, operator(&join.right, sources)?);
+    if !left.insert_only() {
+        return Err(Error::unsupported(
+            "a join as of processing time whose left side is not only added to",
+            "join a stream with the table",
+        ));
+    }
+    let place = |stamp: usize, schema: &DFSchemaRef| match &join.stamps[stamp] {
+        Expr::Column(column) => Ok(schema.index_of_column(column)?),
+        other => Err(Error::unsupported(format!("{other} as a commit"), "report this query")),
+    };
+    let stamps = Stamps {
+        left: place(0, of_left)?,
+        version: place(1, of_right)?,
+        weight: place(2, of_right)?,
+    };
+    let residual = condition.residual.map(|r| expression(&r, plan.schema())).transpose()?;
+    let (pairs, null_equals_null) = (condition.keys, false);
+    let ours = pairs.iter().map(|(l, _)| expression(l, of_left)).collect::<Result<_>>()?;
+    let theirs = pairs.iter().map(|(_, r)| expression(r, of_right)).collect::<Result<_>>()?;
+    let keys = JoinKeys { left: ours, right: theirs, residual, null_equals_null };
+    let schema = arrow_schema(plan);
+    Ok(Box::new(kaplan_circuit::TemporalJoin::new(left, right, keys, stamps, join.outer, schema)?))
 }
 
 fn lower_unnest(
@@ -505,7 +557,6 @@ pub(crate) fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn Ph
 }
 
 pub(crate) fn contains_subquery(expr: &Expr) -> bool {
-    use datafusion::common::tree_node::TreeNode;
     expr.exists(|e| {
         Ok(matches!(
             e,
