@@ -12,6 +12,7 @@ mod constant;
 mod delta;
 mod emitted;
 mod error;
+mod first_rows;
 mod group;
 mod join;
 mod key;
@@ -33,6 +34,7 @@ pub use codec::{decode_batch, decode_delta, encode_batch, encode_delta, environm
 pub use constant::Constant;
 pub use delta::{Delta, LSN_COLUMN, WEIGHT_COLUMN, filter_rows};
 pub use error::{Error, Result};
+pub use first_rows::{FirstRows, OrderKey};
 pub use group::GroupTable;
 pub use join::{Join, JoinKeys};
 pub use key::{Keyer, canonical, hash_arrays};

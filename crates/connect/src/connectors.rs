@@ -5,7 +5,7 @@
 //! refused by name, with the list of those that are there.
 
 use crate::kafka::{KafkaSink, KafkaSource};
-use crate::sink::{ParquetSink, PostgresSink, Sink, WebhookSink};
+use crate::sink::{DeltaSink, ParquetSink, PostgresSink, Sink, WebhookSink};
 use crate::source::Source;
 use crate::{Error, Result, files, postgres, sink, source};
 use kaplan_sql::catalog::SourceDef;
@@ -14,7 +14,7 @@ use kaplan_sql::catalog::SourceDef;
 pub const SOURCES: [&str; 5] = ["kafka", postgres::CONNECTOR, "file", "s3", "gcs"];
 
 /// The connectors of sinks.
-pub const SINKS: [&str; 4] = ["kafka", "postgres", "webhook", "file"];
+pub const SINKS: [&str; 5] = ["kafka", "postgres", "webhook", "file", "delta"];
 
 /// Makes a sink, without connecting.
 ///
@@ -26,6 +26,7 @@ pub fn sink(spec: sink::Spec) -> Result<Box<dyn Sink>> {
         "postgres" => Ok(Box::new(PostgresSink::new(spec)?)),
         "webhook" => Ok(Box::new(WebhookSink::new(spec)?)),
         "file" => Ok(Box::new(ParquetSink::new(spec)?)),
+        "delta" | "deltalake" => Ok(Box::new(DeltaSink::new(spec)?)),
         "jdbc" => Err(Error::config("there is no sink connector 'jdbc'")
             .hint("for PostgreSQL write connector = 'postgres' with host, port, database, table")),
         other => Err(unknown("sink", other, &SINKS)),

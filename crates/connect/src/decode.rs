@@ -13,15 +13,17 @@ mod protobuf;
 mod registry;
 mod sift;
 
-pub use options::{Encode, Form, Layout, Missing, OPTIONS, Unknown};
+pub use options::{Encode, Form, Layout, Missing, OPTIONS, Unknown, policy};
 pub use protobuf::Protobuf;
 pub use registry::Registry;
 
+use crate::drift;
 use crate::formats::DecodeError;
 use crate::source::{Change, Kind, Rejected, Target, shown};
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Schema, SchemaRef};
 use avro::Part;
+use kaplan_sql::catalog::ColumnDef;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -88,6 +90,25 @@ impl Decoder {
             Some(registry) => registry.prepare(records, self.layout.form == Form::Debezium),
             None => Ok(()),
         }
+    }
+
+    /// Notes the fields of records that are no columns, where they may become some.
+    pub fn unknown(&self, records: &[Record<'_>], fields: &mut drift::Fields) {
+        if self.layout.unknown != Unknown::Evolve || self.layout.encode != Encode::Json {
+            return;
+        }
+        for (at, record) in records.iter().enumerate() {
+            let op = self.op(at, record, None).ok().flatten();
+            if let Some(op) = op.filter(|op| op.kind != Kind::Delete) {
+                json::unknown(&self.body, op.body.as_ref(), fields);
+            }
+        }
+    }
+
+    /// The columns that the table is to have for fields.
+    #[must_use]
+    pub fn grown(&self, fields: &drift::Fields) -> Vec<ColumnDef> {
+        fields.columns(&self.target)
     }
 
     /// The changes that records make, in order. `split` is the name of their split.
@@ -203,7 +224,9 @@ impl Decoder {
     ) -> Result<RecordBatch, DecodeError> {
         let bodies: Vec<&[u8]> = ops.iter().map(|op| op.body.as_ref()).collect();
         let body = match self.layout.encode {
-            Encode::Json | Encode::Protobuf => json::rows(&self.body, &self.layout, &bodies)?,
+            Encode::Json | Encode::Protobuf => {
+                json::rows(&self.body, &self.layout, &bodies, Some(&self.target))?
+            }
             Encode::Avro => match &self.layout.registry {
                 Some(registry) => {
                     let debezium = self.layout.form == Form::Debezium;

@@ -3,7 +3,9 @@
 //! and composites of these.
 
 use crate::{Error, Kind, Result};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StringArray,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use kaplan_sql::functions::{Logical, sql_text};
@@ -33,12 +35,25 @@ pub fn objects(rows: &RecordBatch, columns: &[usize]) -> Result<Vec<String>> {
 }
 
 /// A column's values as JSON.
-fn values(field: &Field, column: &ArrayRef) -> Result<Vec<String>> {
+pub(crate) fn values(field: &Field, column: &ArrayRef) -> Result<Vec<String>> {
     let raw = match field.data_type() {
         DataType::Boolean => true,
         t if t.is_integer() => true,
         DataType::Utf8 => Logical::of(field) == Some(Logical::Jsonb),
         DataType::List(element) => return lists(field, element, column),
+        DataType::LargeList(of) | DataType::FixedSizeList(of, _) => {
+            let list = cast(column, &DataType::List(Arc::clone(of)));
+            return lists(field, of, &list.map_err(|e| failed(field, &e))?);
+        }
+        DataType::Map(of, _) => {
+            let list: ArrayRef = Arc::new(ListArray::from(column.as_map().clone()));
+            return lists(field, of, &list);
+        }
+        DataType::Dictionary(_, of) => {
+            let plain = cast(column, of).map_err(|e| failed(field, &e))?;
+            let field = field.clone().with_data_type(of.as_ref().clone());
+            return values(&field, &plain);
+        }
         DataType::Struct(fields) => return records(fields, column),
         DataType::Binary => return Ok(bytes(column)),
         _ => false,

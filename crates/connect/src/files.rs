@@ -11,18 +11,20 @@
 //! so does the rest of a file that is damaged. A file that cannot be opened or read at the moment
 //! (permissions, a disk or network that fails) is not done: it is tried again.
 
-mod place;
+mod columns;
+pub(crate) mod place;
 mod reading;
+mod spare;
 
 use crate::source::{
-    Discovered, Lag, MAX_REJECTED_BYTES, POLL_WAIT, Parcel, Positions, Rejected, Source, Spec,
-    Target,
+    Discovered, Grown, Lag, MAX_REJECTED_BYTES, POLL_WAIT, Parcel, Positions, Rejected, Source,
+    Spec, Target,
 };
 use crate::{Error, Result, formats};
 use async_trait::async_trait;
 use kaplan_sql::catalog::{ColumnDef, Include};
 use place::{Found, Place};
-use reading::{Fault, Plan, Reading, unavailable};
+use reading::{Fault, Plan, Reading, Step, unavailable};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -48,7 +50,9 @@ pub struct Files {
     known: Positions,
     /// What was found and not read yet, in order.
     pending: VecDeque<Found>,
-    reading: Option<Reading>,
+    reading: Option<Box<Reading>>,
+    /// Columns that the file which is read next needs.
+    grown: Vec<ColumnDef>,
     listed: Option<Instant>,
     /// Local files as they were at the last look: those that are still the same are read.
     seen: BTreeMap<String, Found>,
@@ -90,6 +94,7 @@ impl Files {
             known: Positions::new(),
             pending: VecDeque::new(),
             reading: None,
+            grown: Vec::new(),
             listed: None,
             seen: BTreeMap::new(),
             unsettled: false,
@@ -154,9 +159,13 @@ impl Files {
         }
         let Some(local) = self.place.fetch(&file).await? else { return Ok(None) };
         match plan.open(file.clone(), local, target.clone(), at).await {
-            Ok(reading) => self.reading = Some(reading),
+            Ok(reading) => self.reading = Some(Box::new(reading)),
             Err(Fault::Passing(reason)) => return Err(unavailable(&file.name, &reason)),
-            Err(Fault::Damaged(reason)) => return Ok(Some(self.refused(&file, reason))),
+            Err(Fault::Damaged(reason, field)) => {
+                let mut parcel = self.refused(&file, reason);
+                parcel.rejected.iter_mut().for_each(|entry| entry.field.clone_from(&field));
+                return Ok(Some(parcel));
+            }
         }
         Ok(None)
     }
@@ -206,10 +215,15 @@ impl Source for Files {
 
     async fn poll(&mut self) -> Result<Vec<Parcel>> {
         if let Some(reading) = self.reading.take() {
-            let (parcel, reading) = reading.next().await?;
-            self.known.insert(parcel.split.clone(), parcel.position);
-            self.reading = reading;
-            return Ok(vec![parcel]);
+            match reading.next().await? {
+                Step::Rows(parcel, reading) => {
+                    self.known.insert(parcel.split.clone(), parcel.position);
+                    self.reading = reading;
+                    return Ok(vec![*parcel]);
+                }
+                Step::Grown(columns) => self.grown = columns,
+            }
+            return Ok(Vec::new());
         }
         if let Some(file) = self.pending.pop_front() {
             return Ok(self.begin(file).await?.into_iter().collect());
@@ -221,6 +235,11 @@ impl Source for Files {
             tokio::time::sleep(POLL_WAIT).await;
         }
         Ok(Vec::new())
+    }
+
+    fn grown(&mut self) -> Vec<Grown> {
+        let columns = std::mem::take(&mut self.grown);
+        if columns.is_empty() { Vec::new() } else { vec![Grown { target: 0, columns }] }
     }
 
     async fn committed(&mut self, _split: &str, _position: u64) -> Result<()> {

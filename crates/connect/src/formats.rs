@@ -18,8 +18,10 @@ mod text;
 mod types;
 mod watched;
 
+pub(crate) use csv::split as split_csv;
 pub use file::{FileRows, open, open_as};
 pub use infer::infer_schema;
+pub(crate) use infer::stream_type;
 pub use types::sql_type;
 pub(crate) use watched::passes;
 
@@ -155,6 +157,31 @@ pub fn typed_text(
 ) -> Result<RecordBatch, DecodeError> {
     let columns: Vec<_> = (0..text.num_columns()).map(Some).collect();
     text::typed(text, &columns, schema, first_row)
+}
+
+/// How columns of other types become those of a schema, by name; refuses what never does.
+pub(crate) struct Fit(adapt::Plan, SchemaRef);
+
+impl Fit {
+    pub(crate) fn new(from: &SchemaRef, to: &SchemaRef) -> Result<Fit, DecodeError> {
+        Ok(Fit(adapt::Plan::new(from, to)?, SchemaRef::clone(to)))
+    }
+
+    /// The rows; an error names the first row that does not fit, counted from `first`.
+    pub(crate) fn rows(&self, batch: &RecordBatch, first: u64) -> Result<RecordBatch, DecodeError> {
+        adapt::adapt(batch, &self.0, &self.1, first)
+    }
+}
+
+/// The rows of a Parquet file with those of its columns that are wanted, as they are.
+pub(crate) fn parquet_columns(
+    path: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    batch_rows: usize,
+) -> Result<(SchemaRef, Batches<'static>), DecodeError> {
+    let (schema, mut batches) = guarded("Parquet", || columnar::columns(path, wanted, batch_rows))?;
+    let next = move || guarded("Parquet", || batches.next().transpose()).transpose();
+    Ok((schema, Box::new(std::iter::from_fn(next))))
 }
 
 /// A batch of other columns as rows of the schema, by name; no value becomes another one.

@@ -4,6 +4,7 @@
 
 pub mod connectors;
 pub mod decode;
+pub mod drift;
 pub mod encode;
 mod error;
 pub mod files;

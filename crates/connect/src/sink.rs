@@ -5,10 +5,12 @@
 //! a crash at any moment neither loses nor repeats a change. A sink whose other side cannot do that
 //! says so ([`Sink::exactly_once`]), and then a change may come twice, with the same LSN.
 
+mod delta;
 mod parquet;
 mod postgres;
 mod webhook;
 
+pub use delta::DeltaSink;
 pub use parquet::ParquetSink;
 pub use postgres::PostgresSink;
 pub use webhook::WebhookSink;
@@ -20,6 +22,10 @@ use async_trait::async_trait;
 use kaplan_base::Lsn;
 use kaplan_sql::catalog::SinkDef;
 use kaplan_store::Place;
+use std::time::Duration;
+
+/// A pause after each change, so that many small commits become one.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a sink is made from.
 #[derive(Clone, Debug)]
@@ -71,6 +77,11 @@ pub trait Sink: Send {
     /// # Errors
     /// As [`crate::Kind`] has them; the runner opens the sink again and asks where it stands.
     async fn write(&mut self, change: &Change, lsn: Lsn) -> Result<()>;
+
+    /// The pause after each change, in which others come to be one with the next.
+    fn pause(&self) -> Duration {
+        PAUSE
+    }
 
     /// Whether change and LSN are written as one.
     fn exactly_once(&self) -> bool {

@@ -53,6 +53,8 @@ pub struct Target {
     pub primary_key: Vec<String>,
     /// Whether rows are only ever added.
     pub append_only: bool,
+    /// The names of all its columns, the generated ones too.
+    pub columns: Vec<String>,
 }
 
 impl Target {
@@ -148,6 +150,15 @@ impl Parcel {
     }
 }
 
+/// Columns that a target lacks and records have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grown {
+    /// The target, by its place in [`Spec::targets`].
+    pub target: usize,
+    /// The columns.
+    pub columns: Vec<ColumnDef>,
+}
+
 /// How far a source is behind the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lag {
@@ -194,6 +205,13 @@ pub trait Source: Send {
     /// # Errors
     /// As [`crate::Kind`] has them; the runner opens the source again.
     async fn poll(&mut self) -> Result<Vec<Parcel>>;
+
+    /// The columns that the targets are to have before what the last [`Source::poll`] read can be
+    /// taken. Where there are some its parcels are not committed: the columns are added, and the
+    /// source is made and opened again at what is committed, so that it reads the same once more.
+    fn grown(&mut self) -> Vec<Grown> {
+        Vec::new()
+    }
 
     /// Everything of a split below `position` is durable.
     ///

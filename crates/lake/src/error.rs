@@ -36,6 +36,17 @@ pub enum Error {
         /// The column.
         column: String,
     },
+    /// A column has a name that other readers of Delta tables do not take.
+    #[error(
+        "column {column} of {table} has a name that Delta tables do not take; name it with AS, in \
+         letters, digits and _"
+    )]
+    Name {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
     /// Rows, or the stored table, do not have the declared column.
     #[error("column {column} of {table} is declared as {expected}, but was found as {found}")]
     Column {
@@ -148,6 +159,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Type { .. }
+            | Self::Name { .. }
             | Self::Duplicate { .. }
             | Self::Missing { .. }
             | Self::Occupied { .. } => Remedy::FixInput,

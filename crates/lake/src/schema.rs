@@ -131,6 +131,54 @@ fn delta_type(data_type: &DataType) -> Option<DeltaType> {
     })
 }
 
+/// The Delta columns of rows whose types are those of files. Names are those that readers take
+/// without a mapping of columns.
+pub(crate) fn plain_columns(table: &str, storage: &Schema) -> Result<Vec<StructField>, Error> {
+    let mut columns = Vec::with_capacity(storage.fields().len());
+    for (at, field) in storage.fields().iter().enumerate() {
+        let (table, column) = (table.to_owned(), field.name().clone());
+        let same = |other: &Arc<Field>| other.name().eq_ignore_ascii_case(&column);
+        if storage.fields()[..at].iter().any(same) {
+            return Err(Error::Duplicate { table, column });
+        }
+        if column.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+            return Err(Error::Name { table, column });
+        }
+        let data_type = delta_type(field.data_type()).ok_or_else(|| Error::Type {
+            table,
+            column,
+            data_type: field.data_type().clone(),
+        })?;
+        columns.push(StructField::new(field.name(), data_type, field.is_nullable()));
+    }
+    Ok(columns)
+}
+
+/// Checks that a table has the columns of rows and no others that take no NULL.
+pub(crate) fn check_plain(table: &str, rows: &Schema, stored: &Schema) -> Result<(), Error> {
+    let show =
+        |f: &Field| format!("{}{}", f.data_type(), if f.is_nullable() { "" } else { " not null" });
+    let wrong = |column: &Field, expected: String, found: String| Error::Column {
+        table: table.to_owned(),
+        column: column.name().clone(),
+        expected,
+        found,
+    };
+    for field in rows.fields() {
+        let found = stored.field_with_name(field.name()).ok();
+        let fits = |f: &&Field| {
+            f.data_type() == field.data_type() && (f.is_nullable() || !field.is_nullable())
+        };
+        if found.filter(fits).is_none() {
+            return Err(wrong(field, show(field), found.map_or("missing".to_owned(), show)));
+        }
+    }
+    match stored.fields().iter().find(|f| rows.field_with_name(f.name()).is_err()) {
+        Some(more) => Err(wrong(more, "absent".to_owned(), show(more))),
+        None => Ok(()),
+    }
+}
+
 /// Checks that a stored table has every declared column with its type.
 pub(crate) fn check_stored(spec: &TableSpec, stored: &Schema) -> Result<(), Error> {
     for field in storage_schema(&spec.declared()).fields() {

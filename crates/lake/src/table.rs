@@ -36,7 +36,7 @@ const APP: &str = "kaplan";
 /// Table property: the stream's number.
 pub(crate) const STREAM_ID: &str = "kaplan.streamId";
 /// The property that would let rows repeat.
-const TRANSACTION_RETENTION: &str = "delta.setTransactionRetentionDuration";
+pub(crate) const TRANSACTION_RETENTION: &str = "delta.setTransactionRetentionDuration";
 
 /// One version of the table, and the position that its app transaction records.
 pub(crate) struct Loaded {

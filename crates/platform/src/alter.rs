@@ -5,11 +5,16 @@ use crate::names::{self, Named};
 use crate::platform::Inner;
 use crate::statements::{done, noticed, wrote};
 use crate::{Code, Error, Outcome, Result, Session, changes, definitions, recover, rows, views};
+use kaplan_base::StreamId;
 use kaplan_base::limits::MAX_COLUMNS;
+use kaplan_speed::StreamInfo;
 use kaplan_sql::catalog::{Catalog, ColumnDef, StreamDef, quarantine_name};
 use kaplan_sql::dialect::{Alter, AlterAction, Object};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// A new column of the lake is given another name as long as its number is below this.
+const MAX_STORED_NAMES: usize = 4 * MAX_COLUMNS;
 
 /// Carries an `ALTER` out.
 pub(crate) async fn alter(inner: &Arc<Inner>, session: &Session, alter: Alter) -> Result<Outcome> {
@@ -44,7 +49,7 @@ pub(crate) async fn alter(inner: &Arc<Inner>, session: &Session, alter: Alter) -
                 let error = Error::new(Code::DuplicateColumn, message).stream(full);
                 return Err(error.field(column.name));
             }
-            let def = add_column(inner, &mut stored, &full, *column).await?;
+            let def = add_columns(inner, &mut stored, &full, vec![*column]).await?;
             drop(stored);
             return fill(inner, tag, &def).await;
         }
@@ -52,12 +57,35 @@ pub(crate) async fn alter(inner: &Arc<Inner>, session: &Session, alter: Alter) -
     Ok(Outcome::Done { tag: tag.into(), lsn: None, notices })
 }
 
-/// Adds a column at the end. Rows that are there have NULL in it; views that exist do not see it.
-async fn add_column(
+/// Adds the columns of a source's table that its records brought, but for those that it has by now.
+/// Done as a whole, whatever becomes of the caller.
+pub(crate) async fn grow(
+    inner: &Arc<Inner>,
+    id: StreamId,
+    mut columns: Vec<ColumnDef>,
+) -> Result<()> {
+    let here = Arc::clone(inner);
+    let (done, answer) = tokio::sync::oneshot::channel();
+    inner.spawn(async move {
+        let mut stored = here.catalog.lock().await;
+        let Some(def) = stored.streams.values().find(|s| s.id == id).cloned() else { return };
+        columns.retain(|column| def.position(&column.name).is_none());
+        let added = match columns.is_empty() {
+            true => Ok(def),
+            false => add_columns(&here, &mut stored, &def.name, columns).await,
+        };
+        let _ = done.send(added.map(drop));
+    })?;
+    // Without an answer the table is gone, or the platform stops: the source sees that by itself.
+    answer.await.unwrap_or(Ok(()))
+}
+
+/// Adds columns at the end. Rows that are there have NULL in them; views that exist do not see them.
+async fn add_columns(
     inner: &Arc<Inner>,
     stored: &mut Catalog,
     name: &str,
-    mut column: ColumnDef,
+    columns: Vec<ColumnDef>,
 ) -> Result<StreamDef> {
     let mut next = stored.clone();
     let def = next.streams.get_mut(name).ok_or_else(|| names::unknown(stored, name))?;
@@ -66,28 +94,54 @@ async fn add_column(
             format!("cannot add a column to {name}: it takes rows that {} keeps out", of.name);
         return Err(Error::new(Code::Dependency, message).stream(name));
     }
-    if def.columns.len() == MAX_COLUMNS {
+    if def.columns.len() + columns.len() > MAX_COLUMNS {
         let message = format!("{name} has {MAX_COLUMNS} columns already");
         return Err(Error::new(Code::TooLarge, message).stream(name));
     }
-    // Lake tables tell columns apart without case.
-    let same = |c: &ColumnDef| c.stored_name().eq_ignore_ascii_case(&column.name);
-    if def.columns.iter().any(same) {
-        column.stored = Some(format!("{}@{}", column.name, def.columns.len()));
+    let first = def.columns.len();
+    for mut column in columns {
+        // Lake tables tell columns apart without case.
+        let same = |c: &ColumnDef| c.stored_name().eq_ignore_ascii_case(&column.name);
+        if def.columns.iter().any(same) {
+            column.stored = Some(format!("{}@{}", column.name, def.columns.len()));
+        }
+        def.columns.push(column);
     }
-    def.columns.push(column);
-    let def = def.clone();
+    let mut def = def.clone();
     rows::check_expressions(inner, &def).await?;
-    let info = recover::info(&def)?;
     // No batch run may be in the middle of the table, and the archiver not either.
     let _runs = inner.runs.turn.write().await;
     let _archiver = inner.progress.lock().await;
-    inner.lake.add_columns(&info.table()).await?;
+    let info = widen(inner, &mut def, first).await?;
     inner.streams.set(info);
+    next.streams.insert(name.to_owned(), def.clone());
     inner.keep(stored, next).await?;
     redefine(inner, stored, std::slice::from_ref(&def)).await?;
     plan_again(inner, stored, def.id.0).await?;
     Ok(def)
+}
+
+/// Gives the lake's table the columns of a definition. A crash may have left one there that no
+/// definition has, of this name and another type: then the column gets a name of its own there.
+/// Columns before `first` are not new.
+async fn widen(inner: &Inner, def: &mut StreamDef, first: usize) -> Result<StreamInfo> {
+    for number in def.columns.len().. {
+        let info = recover::info(def)?;
+        match inner.lake.add_columns(&info.table()).await {
+            Ok(()) => return Ok(info),
+            Err(error) => {
+                let kaplan_lake::Error::Column { column, .. } = &error else {
+                    return Err(error.into());
+                };
+                let left = def.columns[first..].iter_mut().find(|c| c.stored_name() == column);
+                let Some(left) = left.filter(|_| number < MAX_STORED_NAMES) else {
+                    return Err(error.into());
+                };
+                left.stored = Some(format!("{}@{number}", left.name));
+            }
+        }
+    }
+    Err(Error::new(Code::Internal, format!("the columns of {} have no names", def.name)))
 }
 
 /// Plans the views that read a stream again: their plans scan it with its columns of today.

@@ -152,6 +152,7 @@ fn target_of(stream: &StreamDef, upstream: Option<String>) -> Result<Target> {
         schema: rows::written_schema(stream)?,
         primary_key: stream.primary_key.clone(),
         append_only: stream.append_only,
+        columns: stream.columns.iter().map(|c| c.name.clone()).collect(),
     })
 }
 

@@ -6,18 +6,22 @@ use crate::planner::{StreamTable, hidden};
 use crate::temporal::{self, TemporalJoin};
 use crate::{Error, Result, clock, grouping_sets, recompute, ties, top};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, NullEquality};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::expr::Sort as SortExpr;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{self as logical, Expr, FetchType, LogicalPlan, SkipType};
+use datafusion::logical_expr::{
+    self as logical, Expr, ExprSchemable, FetchType, LogicalPlan, SkipType,
+};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use kaplan_circuit::{
-    Aggregate, AggregateSpec, Constant, Filter, FilteredFunction, Join, JoinKeys, Operator,
-    Project, Recompute, Source, Stamps, Union, Unnest,
+    Aggregate, AggregateSpec, Constant, Filter, FilteredFunction, FirstRows, Join, JoinKeys,
+    Operator, Project, Recompute, Source, Stamps, Union, Unnest,
 };
 use std::sync::Arc;
 
@@ -386,10 +390,33 @@ fn lower_window(
     let input = operator(&window.input, sources)?;
     let keys = physical(&partition, window.input.schema())?;
     let output = physical(&partition, plan.schema())?;
+    let numbered = top::numbered(plan).filter(|_| first && input.insert_only());
+    if let Some((order, most)) =
+        numbered.filter(|_| partition.iter().all(|e| is_one_form(e, window)))
+    {
+        let schema = window.input.schema();
+        let key = |sort: &SortExpr| {
+            let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+            Ok((expression(&sort.expr, schema)?, options))
+        };
+        let order = order.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let node = FirstRows::new(input, keys, output, (order, most), arrow_schema(plan))?;
+        return Ok(Box::new(node));
+    }
     let what = if first { "first rows" } else { "window functions" };
     let unit = recompute::plan(plan, &window.input, what)?;
     let node = Recompute::new(input, keys, output, unit, arrow_schema(plan), false)?;
     Ok(Box::new(if first { node.of_first_rows() } else { node }))
+}
+
+/// Whether a window takes values of the expression for equal just where they are the same bits: it does
+/// for zeros of both signs, which are one key in a trace.
+fn is_one_form(expr: &Expr, window: &logical::Window) -> bool {
+    let data_type = expr.get_type(window.input.schema());
+    data_type.is_ok_and(|t| {
+        let interval = matches!(t, DataType::Interval(_) | DataType::Duration(_));
+        !t.is_floating() && !t.is_nested() && !interval
+    })
 }
 
 /// `ORDER BY .. LIMIT` below other operators: the whole input is one key.

@@ -3,7 +3,9 @@
 
 use super::options::{Layout, Missing, Unknown};
 use super::{batch, sift};
+use crate::drift::{self, Guess};
 use crate::formats::{DecodeError, Format, decode, typed_text};
+use crate::source::Target;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::de::IgnoredAny;
@@ -15,12 +17,13 @@ pub(super) fn rows(
     schema: &SchemaRef,
     layout: &Layout,
     bodies: &[&[u8]],
+    target: Option<&Target>,
 ) -> Result<RecordBatch, DecodeError> {
     let mut text = Vec::with_capacity(bodies.iter().map(|b| b.len() + 1).sum());
     for body in bodies {
         check(body)?;
-        if layout.unknown == Unknown::Error || layout.missing == Missing::Error {
-            check_fields(schema, layout, body)?;
+        if layout.unknown != Unknown::Ignore || layout.missing == Missing::Error {
+            check_fields(schema, layout, body, target)?;
         }
         text.extend_from_slice(body);
         text.push(b'\n');
@@ -42,12 +45,29 @@ pub(super) fn check(body: &[u8]) -> Result<(), DecodeError> {
     }
 }
 
-fn check_fields(schema: &SchemaRef, layout: &Layout, body: &[u8]) -> Result<(), DecodeError> {
+fn check_fields(
+    schema: &SchemaRef,
+    layout: &Layout,
+    body: &[u8],
+    target: Option<&Target>,
+) -> Result<(), DecodeError> {
     let members = members(body)?;
-    if layout.unknown == Unknown::Error
-        && let Some((name, _)) = members.iter().find(|(n, _)| schema.index_of(n).is_err())
-    {
-        return Err(DecodeError::new(format!("the field \"{name}\" is not known")).field(name));
+    let mut unknown = members.iter().filter(|(name, _)| schema.index_of(name).is_err());
+    match (layout.unknown, &layout.capture) {
+        (Unknown::Error, _) => {
+            if let Some((name, _)) = unknown.next() {
+                let what = format!("the field \"{name}\" is not known");
+                return Err(DecodeError::new(what).field(name));
+            }
+        }
+        (Unknown::Evolve, None) => {
+            if let Some((name, _)) = unknown.find(|(_, value)| *value != b"null") {
+                let why = target.and_then(|target| drift::refusal(target, name));
+                let why = why.unwrap_or_else(|| format!("the field \"{name}\" is not known yet"));
+                return Err(DecodeError::new(why).field(name));
+            }
+        }
+        _ => {}
     }
     let missing = |f: &&Arc<Field>| !members.iter().any(|(name, _)| name == f.name());
     if layout.missing == Missing::Error
@@ -57,6 +77,14 @@ fn check_fields(schema: &SchemaRef, layout: &Layout, body: &[u8]) -> Result<(), 
         return Err(DecodeError::new(format!("the field \"{name}\" is missing")).field(name));
     }
     Ok(())
+}
+
+/// Notes the fields that are no columns. A record that is not JSON has none.
+pub(super) fn unknown(schema: &SchemaRef, body: &[u8], fields: &mut drift::Fields) {
+    let Ok(members) = check(body).and_then(|()| members(body)) else { return };
+    for (name, value) in members.iter().filter(|(name, _)| schema.index_of(name).is_err()) {
+        fields.saw(name, Guess::of_json(value));
+    }
 }
 
 /// The fields that are no columns, as one JSON object; NULL where there are none.
@@ -84,7 +112,7 @@ pub(super) fn keys(schema: &SchemaRef, bodies: &[&[u8]]) -> Result<RecordBatch, 
     }
     let text: Vec<&[u8]> = rows.iter().map(AsRef::as_ref).collect();
     let plain = Layout { unknown: Unknown::Ignore, ..Layout::default() };
-    self::rows(schema, &plain, &text)
+    self::rows(schema, &plain, &text, None)
 }
 
 /// One key as an object with the key's columns.

@@ -7,7 +7,7 @@ use crate::source::{Spec, Target};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use kaplan_sql::catalog::{Include, IncludeDef};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a record means.
@@ -46,6 +46,8 @@ pub enum Unknown {
     Ignore,
     /// The record goes to the ledger.
     Error,
+    /// It becomes a column of the table; where it cannot, the record goes to the ledger.
+    Evolve,
 }
 
 /// What a column has whose field is missing.
@@ -113,26 +115,7 @@ impl Layout {
                     .hint("the encodings are JSON, AVRO, PROTOBUF, CSV, BYTES"));
             }
         };
-        let option = |name: &str| spec.def.options.get(name).map(String::as_str);
-        let (unknown, capture) = match (option("unknown_fields"), option("unknown_fields_column")) {
-            (None | Some("ignore"), None) => (Unknown::Ignore, None),
-            (None | Some("capture"), Some(column)) => (Unknown::Ignore, Some(column.to_owned())),
-            (Some("error"), None) => (Unknown::Error, None),
-            _ => {
-                return Err(Error::config("unknown_fields makes no sense").hint(
-                    "write unknown_fields = 'ignore', 'error', or 'capture' with \
-                     unknown_fields_column = 'a column of jsonb'",
-                ));
-            }
-        };
-        let missing = match option("missing_fields") {
-            None | Some("null") => Missing::Null,
-            Some("error") => Missing::Error,
-            Some(other) => {
-                return Err(Error::config(format!("missing_fields = '{other}' is not possible"))
-                    .hint("missing_fields is one of 'null', 'error'"));
-            }
-        };
+        let (unknown, capture, missing) = policy(&spec.def.options)?;
         let include = spec.def.include.clone();
         let registry = match encode {
             Encode::Avro => Some(Registry::new(&format.options, Language::Avro)?),
@@ -193,6 +176,13 @@ impl Layout {
             return Err(Error::config("FORMAT DEBEZIUM needs ENCODE JSON or ENCODE AVRO"));
         }
         let named = matches!(self.encode, Encode::Json | Encode::Protobuf);
+        if self.unknown == Unknown::Evolve && self.encode != Encode::Json {
+            let encode = format!("{:?}", self.encode).to_uppercase();
+            return Err(Error::config(format!("unknown_fields = 'evolve' is not of {encode}"))
+                .hint(
+                    "records of JSON and files add columns; here ALTER TABLE .. ADD COLUMN does",
+                ));
+        }
         let fields = self.unknown == Unknown::Error || self.missing == Missing::Error;
         if fields && !named {
             return Err(Error::config(
@@ -217,18 +207,57 @@ impl Layout {
                 ));
             }
         }
-        if let Some(column) = &self.capture {
-            let field = target.schema.field_with_name(column).ok();
-            let logical = field.and_then(kaplan_sql::functions::Logical::of);
-            if !named || logical != Some(kaplan_sql::functions::Logical::Jsonb) {
-                return Err(Error::config(format!(
-                    "unknown_fields_column = '{column}' is not a jsonb column of {name}"
-                ))
-                .hint(format!("declare it: {column} jsonb; with ENCODE JSON or PROTOBUF")));
-            }
+        if self.capture.is_some() && !named {
+            return Err(Error::config("unknown_fields_column needs ENCODE JSON or PROTOBUF"));
         }
-        Ok(())
+        self.check_capture(target)
     }
+
+    /// Refuses a column for unknown fields that cannot hold them.
+    ///
+    /// # Errors
+    /// It is no column of `jsonb`.
+    pub fn check_capture(&self, target: &Target) -> Result<()> {
+        let Some(column) = &self.capture else { return Ok(()) };
+        let field = target.schema.field_with_name(column).ok();
+        let logical = field.and_then(kaplan_sql::functions::Logical::of);
+        if logical == Some(kaplan_sql::functions::Logical::Jsonb) {
+            return Ok(());
+        }
+        let name = &target.name;
+        let message = format!("unknown_fields_column = '{column}' is not a jsonb column of {name}");
+        Err(Error::config(message).hint(format!("declare it: {column} jsonb")))
+    }
+}
+
+/// What `WITH (..)` says of fields and columns that are not on both sides: `unknown_fields`,
+/// `unknown_fields_column`, `missing_fields`.
+///
+/// # Errors
+/// A value means nothing.
+pub fn policy(options: &BTreeMap<String, String>) -> Result<(Unknown, Option<String>, Missing)> {
+    let option = |name: &str| options.get(name).map(String::as_str);
+    let (unknown, capture) = match (option("unknown_fields"), option("unknown_fields_column")) {
+        (None | Some("ignore"), None) => (Unknown::Ignore, None),
+        (None | Some("capture"), Some(column)) => (Unknown::Ignore, Some(column.to_owned())),
+        (Some("error"), None) => (Unknown::Error, None),
+        (Some("evolve"), column) => (Unknown::Evolve, column.map(str::to_owned)),
+        _ => {
+            return Err(Error::config("unknown_fields makes no sense").hint(
+                "write unknown_fields = 'ignore', 'error', 'evolve', or 'capture' with \
+                 unknown_fields_column = 'a column of jsonb'",
+            ));
+        }
+    };
+    let missing = match option("missing_fields") {
+        None | Some("null") => Missing::Null,
+        Some("error") => Missing::Error,
+        Some(other) => {
+            return Err(Error::config(format!("missing_fields = '{other}' is not possible"))
+                .hint("missing_fields is one of 'null', 'error'"));
+        }
+    };
+    Ok((unknown, capture, missing))
 }
 
 fn upper(text: &str) -> String {

@@ -181,6 +181,17 @@ fn local(options: &BTreeMap<String, String>, mut pattern: Option<String>) -> Res
 
 fn s3(options: &BTreeMap<String, String>, pattern: Option<String>) -> Result<Place> {
     let bucket = need(options, "s3.bucket_name")?;
+    let store = s3_store(bucket, options)?;
+    let prefix = options.get("s3.path").map(|p| Path::from(p.as_str()));
+    let shown = format!("the bucket {bucket}");
+    Ok(Place { store, root: None, prefix, pattern, shown })
+}
+
+/// A bucket of S3 with the credentials of a definition, else those of the environment.
+pub(crate) fn s3_store(
+    bucket: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<Arc<dyn ObjectStore>> {
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     if let Some(region) = options.get("s3.region_name") {
         builder = builder.with_region(region);
@@ -194,14 +205,22 @@ fn s3(options: &BTreeMap<String, String>, pattern: Option<String>) -> Result<Pla
     if let Some(secret) = options.get("s3.credentials.secret") {
         builder = builder.with_secret_access_key(secret);
     }
-    let store = builder.build().map_err(|e| Error::config(format!("s3: {e}")))?;
-    let prefix = options.get("s3.path").map(|p| Path::from(p.as_str()));
-    let shown = format!("the bucket {bucket}");
-    Ok(Place { store: Arc::new(store), root: None, prefix, pattern, shown })
+    Ok(Arc::new(builder.build().map_err(|e| Error::config(format!("s3: {e}")))?))
 }
 
 fn gcs(options: &BTreeMap<String, String>, pattern: Option<String>) -> Result<Place> {
     let bucket = need(options, "gcs.bucket_name")?;
+    let store = gcs_store(bucket, options)?;
+    let prefix = options.get("gcs.path").map(|p| Path::from(p.as_str()));
+    let shown = format!("the bucket {bucket}");
+    Ok(Place { store, root: None, prefix, pattern, shown })
+}
+
+/// The same of Google Cloud Storage.
+pub(crate) fn gcs_store(
+    bucket: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<Arc<dyn ObjectStore>> {
     let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
     if let Some(key) = options.get("gcs.credential") {
         builder = builder.with_service_account_key(key);
@@ -211,10 +230,7 @@ fn gcs(options: &BTreeMap<String, String>, pattern: Option<String>) -> Result<Pl
         builder = builder.with_base_url(url).with_client_options(http);
         builder = builder.with_skip_signature(!options.contains_key("gcs.credential"));
     }
-    let store = builder.build().map_err(|e| Error::config(format!("gcs: {e}")))?;
-    let prefix = options.get("gcs.path").map(|p| Path::from(p.as_str()));
-    let shown = format!("the bucket {bucket}");
-    Ok(Place { store: Arc::new(store), root: None, prefix, pattern, shown })
+    Ok(Arc::new(builder.build().map_err(|e| Error::config(format!("gcs: {e}")))?))
 }
 
 /// Whether a path matches a pattern.

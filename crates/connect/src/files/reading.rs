@@ -1,23 +1,26 @@
 //! The rows of one file, from a row on. Text is taken apart into records here (a line of JSON, a
 //! record of CSV with its quotes) and decoded by [`crate::decode`], so that a bad record harms only
-//! itself. Of Parquet a batch is decoded at once; where it cannot be, the rest of the file is refused.
+//! itself; [`super::columns`] reads Parquet. What is wrong with a file as a whole refuses it, or the
+//! rest of it.
 
 use super::DONE;
+use super::columns::Columns;
 use super::place::{Found, Local};
-use crate::decode::{Decoder, Encode, Form, Layout, Record};
-use crate::formats::{DecodeError, FileRows, Format, open_as, passes};
-use crate::source::{Change, Kind, MAX_PARCEL_BYTES, Parcel, Rejected, Spec, Target};
-use crate::{Error, Result};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, new_null_array};
-use arrow::compute::cast;
-use arrow::datatypes::{Schema, SchemaRef};
-use kaplan_sql::catalog::{FormatDef, Include, IncludeDef};
+use super::spare::{Policy, Spare};
+use crate::decode::{Decoder, Encode, Form, Layout, Missing, Record, Unknown, policy};
+use crate::formats::{DecodeError, passes, split_csv};
+use crate::source::{Change, MAX_PARCEL_BYTES, Parcel, Rejected, Spec, Target, shown};
+use crate::{Error, Result, drift};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use kaplan_sql::catalog::{ColumnDef, FormatDef, Include, IncludeDef};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
 /// Rows of one parcel.
-const BATCH_ROWS: usize = 8_192;
+pub(super) const BATCH_ROWS: usize = 8_192;
 /// Longest record of text, in bytes.
 const MAX_RECORD_BYTES: usize = 16 << 20;
 
@@ -35,34 +38,61 @@ enum FileKind {
     Parquet,
 }
 
-/// Some records and what of them is no record; None at the end.
-type Records = std::result::Result<Option<(Vec<Change>, Vec<Rejected>)>, Fault>;
+/// What was read of a file.
+pub(super) enum Taken {
+    /// Some records, and what of them is no record.
+    Rows(Vec<Change>, Vec<Rejected>),
+    /// The columns that the table must have before.
+    Grown(Vec<ColumnDef>),
+}
+
+/// What comes next.
+pub enum Step {
+    /// Rows; nothing to go on with when they were the last.
+    Rows(Box<Parcel>, Option<Box<Reading>>),
+    /// Columns that the table must have before the file is read on.
+    Grown(Vec<ColumnDef>),
+}
+
+/// What was read; None at the end.
+type Records = std::result::Result<Option<Taken>, Fault>;
 
 /// Why a file is not read on.
 pub enum Fault {
     /// The disk or network failed, or we may not read it yet: it is tried again.
     Passing(String),
-    /// What is in it, in a sentence: it never becomes readable.
-    Damaged(String),
+    /// What is in it, in a sentence, and the column if it is about one: it never becomes readable.
+    Damaged(String, Option<String>),
+}
+
+impl Fault {
+    /// What is wrong with a column.
+    pub fn of_field(reason: String, field: &str) -> Fault {
+        Fault::Damaged(reason, Some(field.to_owned()))
+    }
 }
 
 impl From<String> for Fault {
     fn from(reason: String) -> Fault {
-        Fault::Damaged(reason)
+        Fault::Damaged(reason, None)
     }
 }
 
 impl From<DecodeError> for Fault {
     fn from(error: DecodeError) -> Fault {
-        let of = if error.passing { Fault::Passing } else { Fault::Damaged };
-        of(error.message)
+        match error.passing {
+            true => Fault::Passing(error.message),
+            false => Fault::Damaged(error.message, error.field),
+        }
     }
 }
 
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Fault {
-        let of = if passes(&error) { Fault::Passing } else { Fault::Damaged };
-        of(error.to_string())
+        match passes(&error) {
+            true => Fault::Passing(error.to_string()),
+            false => Fault::Damaged(error.to_string(), None),
+        }
     }
 }
 
@@ -94,7 +124,11 @@ impl Plan {
             }
         };
         let layout = match kind {
-            FileKind::Parquet => Layout { include: spec.def.include.clone(), ..Layout::default() },
+            FileKind::Parquet => {
+                let (unknown, capture, missing) = policy(&spec.def.options)?;
+                let include = spec.def.include.clone();
+                Layout { include, unknown, missing, capture, ..Layout::default() }
+            }
             _ => {
                 let mut plain = spec.clone();
                 if let Some(format) = &mut plain.def.format {
@@ -110,9 +144,14 @@ impl Plan {
         if payload && kind == FileKind::Parquet {
             return Err(Error::config("INCLUDE PAYLOAD is not of Parquet files"));
         }
-        if layout.capture.is_some() && target.schema.fields().is_empty() {
-            return Err(Error::config("unknown_fields_column needs columns"));
+        let differs = layout.capture.is_some()
+            || layout.unknown != Unknown::Ignore
+            || layout.missing != Missing::Null;
+        if differs && kind == (FileKind::Csv { header: false }) {
+            return Err(Error::config("without_header = 'true' has no unknown or missing columns")
+                .hint("leave unknown_fields, unknown_fields_column and missing_fields out"));
         }
+        layout.check_capture(target)?;
         Ok(Plan { kind, layout })
     }
 
@@ -127,7 +166,7 @@ impl Plan {
         let plan = self.clone();
         let opened =
             tokio::task::spawn_blocking(move || Reading::open(&plan, file, local, target, at));
-        opened.await.unwrap_or_else(|e| Err(Fault::Damaged(e.to_string())))
+        opened.await.unwrap_or_else(|e| Err(Fault::from(e.to_string())))
     }
 }
 
@@ -146,8 +185,18 @@ pub struct Reading {
 }
 
 enum Rows {
-    Text { reader: BufReader<File>, csv: bool, decoder: Box<Decoder> },
-    Columns { rows: Box<FileRows>, skip: u64 },
+    Text(Box<Text>),
+    Columns(Box<Columns>),
+}
+
+/// A file of text that is being read.
+struct Text {
+    reader: BufReader<File>,
+    csv: bool,
+    decoder: Decoder,
+    policy: Policy,
+    /// Columns of a header that are none of the table: their name, and the one that they are read by.
+    spares: Vec<(String, String)>,
 }
 
 impl Reading {
@@ -159,11 +208,13 @@ impl Reading {
         at: u64,
     ) -> std::result::Result<Reading, Fault> {
         let include = plan.layout.include.clone();
+        let Layout { unknown, missing, capture, .. } = plan.layout.clone();
+        let policy = Policy { unknown, missing, capture };
         let rows = match plan.kind {
             FileKind::Parquet => {
-                let schema = body(&target, &include);
-                let rows = open_as(Format::Parquet, local.path(), &schema, BATCH_ROWS);
-                Rows::Columns { rows: Box::new(rows?), skip: at }
+                let known = body(&target, &include, &policy);
+                let columns = Columns::open(local.path(), known, policy, &target, at)?;
+                Rows::Columns(Box::new(columns))
             }
             kind => {
                 let opened = File::open(local.path())?;
@@ -172,9 +223,12 @@ impl Reading {
                 let mut layout = plan.layout.clone();
                 layout.form = Form::Plain;
                 layout.encode = if csv { Encode::Csv } else { Encode::Json };
-                let mut of = target.clone();
+                let (mut of, mut spares) = (target.clone(), Vec::new());
                 if kind == (FileKind::Csv { header: true }) {
-                    of.schema = by_header(&mut reader, &target, &include)?;
+                    (of.schema, spares) = by_header(&mut reader, &target, &include, &policy)?;
+                    // What is unknown in a header is for this file to treat.
+                    let (unknown, missing) = (Unknown::Ignore, Missing::Null);
+                    layout = Layout { unknown, missing, capture: None, ..layout };
                 }
                 let mut record = Vec::new();
                 for _ in 0..at {
@@ -182,145 +236,180 @@ impl Reading {
                         break;
                     }
                 }
-                Rows::Text { reader, csv, decoder: Box::new(Decoder::new(of, layout)) }
+                let decoder = Decoder::new(of, layout);
+                Rows::Text(Box::new(Text { reader, csv, decoder, policy, spares }))
             }
         };
         Ok(Reading { file, _local: local, target, include, row: at, rows })
     }
 
-    /// The next rows; nothing to go on with when they were the last.
-    pub async fn next(self) -> Result<(Parcel, Option<Reading>)> {
+    /// The next rows.
+    pub async fn next(self) -> Result<Step> {
         let read = tokio::task::spawn_blocking(move || self.read());
         let failed = |e| Error::unavailable(format!("a file could not be read: {e}"));
         read.await.map_err(failed)?
     }
 
-    fn read(mut self) -> Result<(Parcel, Option<Reading>)> {
+    fn read(mut self) -> Result<Step> {
+        let of = (&self.target, self.include.as_slice());
         let read = match &mut self.rows {
-            Rows::Text { .. } => self.text(),
-            Rows::Columns { .. } => self.columns(),
+            Rows::Text(text) => text.next(of.0, &self.file.name, &mut self.row),
+            Rows::Columns(columns) => columns.next(of, &self.file.name, &mut self.row),
         };
         let name = self.file.name.clone();
         let (changes, rejected, ended) = match read {
-            Ok(Some((changes, rejected))) => (changes, rejected, false),
+            Ok(Some(Taken::Rows(changes, rejected))) => (changes, rejected, false),
+            Ok(Some(Taken::Grown(columns))) => return Ok(Step::Grown(columns)),
             Ok(None) => (Vec::new(), Vec::new(), true),
             Err(Fault::Passing(reason)) => return Err(unavailable(&name, &reason)),
-            Err(Fault::Damaged(reason)) => {
+            Err(Fault::Damaged(reason, field)) => {
                 let row = self.row + 1;
                 let reason = format!("{name}: {reason}; its rows from {row} on are left out");
-                let rejected = Rejected { position: row, reason, ..Rejected::default() };
+                let rejected = Rejected { position: row, reason, field, ..Rejected::default() };
                 (Vec::new(), vec![rejected], true)
             }
         };
         let position = if ended { DONE | self.file.size } else { self.row };
         let parcel = Parcel { split: name, position, changes, rejected };
-        Ok((parcel, (!ended).then_some(self)))
+        Ok(Step::Rows(Box::new(parcel), (!ended).then(|| Box::new(self))))
     }
+}
 
-    /// Records of text; none at the end.
-    fn text(&mut self) -> Records {
-        let Rows::Text { reader, csv, decoder } = &mut self.rows else { return Ok(None) };
-        let (mut records, mut bytes) = (Vec::new(), 0);
+impl Text {
+    /// The next records; none at the end. `row` is the number of those before them.
+    fn next(&mut self, target: &Target, file: &str, row: &mut u64) -> Records {
+        let (mut texts, mut bytes) = (Vec::new(), 0);
         let mut record = Vec::new();
-        while records.len() < BATCH_ROWS && bytes < MAX_PARCEL_BYTES {
-            if !next_record(reader, *csv, &mut record)? {
+        while texts.len() < BATCH_ROWS && bytes < MAX_PARCEL_BYTES {
+            if !next_record(&mut self.reader, self.csv, &mut record)? {
                 break;
             }
             bytes += record.len();
-            records.push(std::mem::take(&mut record));
+            texts.push(std::mem::take(&mut record));
         }
-        if records.is_empty() {
+        if texts.is_empty() {
             return Ok(None);
         }
-        let first = self.row + 1;
-        self.row += records.len() as u64;
+        let first = *row + 1;
+        *row += texts.len() as u64;
         let records: Vec<Record<'_>> = (first..)
-            .zip(&records)
+            .zip(&texts)
             .map(|(position, value)| Record { value: Some(value), position, ..Record::default() })
             .collect();
-        let (mut changes, rejected) = decoder.decode(&self.file.name, &records);
-        for change in &mut changes {
-            change.rows = in_order(&change.rows, &self.target.schema)?;
+        let mut fields = drift::Fields::default();
+        self.decoder.unknown(&records, &mut fields);
+        let mut grown = self.decoder.grown(&fields);
+        if !grown.is_empty() {
+            return Ok(Some(Taken::Grown(grown)));
         }
-        Ok(Some((changes, rejected)))
+        let (mut changes, mut rejected) = self.decoder.decode(file, &records);
+        for change in &mut changes {
+            let spares = self.spares(&change.rows);
+            grown.extend(self.policy.grown(&spares, true, target));
+            let text = |position: u64| shown(&texts[(position - first) as usize]);
+            rejected.extend(self.settle(change, &spares, target, &text)?);
+        }
+        if !grown.is_empty() {
+            return Ok(Some(Taken::Grown(grown)));
+        }
+        rejected.sort_by_key(|r| r.position);
+        Ok(Some(Taken::Rows(changes, rejected)))
     }
 
-    /// A batch of columns; none at the end.
-    fn columns(&mut self) -> Records {
-        let Rows::Columns { rows, skip } = &mut self.rows else { return Ok(None) };
-        loop {
-            let Some(batch) = rows.next() else { return Ok(None) };
-            let batch = batch?;
-            let skipped = (*skip).min(batch.num_rows() as u64);
-            *skip -= skipped;
-            let batch = batch.slice(skipped as usize, batch.num_rows() - skipped as usize);
-            if batch.num_rows() == 0 {
-                continue;
-            }
-            let first = self.row + 1;
-            self.row += batch.num_rows() as u64;
-            let origins = (first..=self.row).collect();
-            let around = |include: &IncludeDef| -> (String, ArrayRef) {
-                let values: ArrayRef = match include.what {
-                    Include::Offset => {
-                        let numbers = (first..=self.row).map(|row| row.cast_signed());
-                        Arc::new(Int64Array::from_iter_values(numbers))
-                    }
-                    _ => {
-                        Arc::new(StringArray::from(vec![self.file.name.as_str(); batch.num_rows()]))
-                    }
-                };
-                (include.column.clone(), values)
-            };
-            let around: Vec<_> = self.include.iter().map(around).collect();
-            let rows = with_columns(&batch, &around, &self.target.schema)?;
-            let kind = if self.target.primary_key.is_empty() { Kind::Append } else { Kind::Upsert };
-            return Ok(Some((vec![Change { target: 0, kind, rows, origins }], Vec::new())));
+    fn spares(&self, rows: &RecordBatch) -> Vec<Spare> {
+        let spare = |(name, column): &(String, String)| {
+            let (at, field) = rows.schema_ref().column_with_name(column)?;
+            let field = Arc::new(field.clone());
+            Some(Spare { name: name.clone(), field, values: Arc::clone(rows.column(at)) })
+        };
+        self.spares.iter().filter_map(spare).collect()
+    }
+
+    /// Brings rows to the columns of the table, and takes out those with a value that has no place.
+    fn settle(
+        &self,
+        change: &mut Change,
+        spares: &[Spare],
+        target: &Target,
+        text: &dyn Fn(u64) -> String,
+    ) -> std::result::Result<Vec<Rejected>, Fault> {
+        let count = change.rows.num_rows();
+        let homeless = self.policy.homeless(spares, count, target);
+        let mut more = Vec::new();
+        // Lines of JSON were captured when they were decoded.
+        if let (Some(column), true) = (&self.policy.capture, self.csv) {
+            let values = self.policy.captured(spares, count)?;
+            more.extend(values.map(|values| (column.clone(), values)));
         }
+        change.rows = with_columns(&change.rows, &more, &target.schema)?;
+        if homeless.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut keep = vec![true; count];
+        let mut rejected = Vec::with_capacity(homeless.len());
+        for (row, entry) in homeless {
+            keep[row] = false;
+            let position = change.origins[row];
+            rejected.push(Rejected { position, record: Some(text(position)), ..entry });
+        }
+        let mut kept = keep.iter();
+        change.origins.retain(|_| kept.next().copied().unwrap_or(true));
+        change.rows = filter_record_batch(&change.rows, &BooleanArray::from(keep))
+            .map_err(|e| e.to_string())?;
+        Ok(rejected)
     }
 }
 
 /// The columns that files hold, all of them nullable: what may not be NULL is for the table to say.
-fn body(target: &Target, include: &[IncludeDef]) -> SchemaRef {
+fn body(target: &Target, include: &[IncludeDef], policy: &Policy) -> SchemaRef {
     let fields = target.schema.fields().iter();
     let fields = fields.filter(|f| include.iter().all(|i| i.column != *f.name()));
+    let fields = fields.filter(|f| policy.capture.as_ref() != Some(f.name()));
     let fields = fields.map(|f| f.as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// The columns in the order of a header, then those of `INCLUDE`.
+/// The columns in the order of a header, then those of `INCLUDE`; and those of the header that are
+/// none of the table, which are read as text under names that no column has.
 fn by_header(
     reader: &mut BufReader<File>,
     target: &Target,
     include: &[IncludeDef],
-) -> std::result::Result<SchemaRef, Fault> {
+    policy: &Policy,
+) -> std::result::Result<(SchemaRef, Vec<(String, String)>), Fault> {
     let mut line = Vec::new();
     next_record(reader, true, &mut line)?;
     let line = String::from_utf8(line).map_err(|_| "the header is not UTF-8".to_owned())?;
-    let known = body(target, include);
-    let mut fields = Vec::new();
-    for name in line.trim_start_matches('\u{feff}').trim_end().split(',') {
-        let name = name.trim().trim_matches('"').replace("\"\"", "\"");
-        let field = known.field_with_name(&name).map_err(|_| {
-            format!("the header names \"{name}\", which is no column of {}", target.name)
-        })?;
-        if fields.contains(field) {
-            return Err(Fault::Damaged(format!("the header names \"{name}\" twice")));
+    let names = split_csv(line.trim_start_matches('\u{feff}').trim_end());
+    let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+    let known = body(target, include, policy);
+    policy.check(&names, &known, target)?;
+    if names.iter().all(|name| known.index_of(name).is_err()) && !policy.wants() {
+        let table = &target.name;
+        return Err(Fault::from(format!("the header names no column of {table}")));
+    }
+    let (mut fields, mut spares) = (Vec::with_capacity(names.len()), Vec::new());
+    for (at, name) in names.iter().enumerate() {
+        if names[..at].contains(name) {
+            return Err(Fault::of_field(format!("the header names \"{name}\" twice"), name));
         }
-        fields.push(field.clone());
+        fields.push(match known.field_with_name(name) {
+            Ok(field) => field.clone(),
+            Err(_) => {
+                let column = format!("\u{1}{at}");
+                spares.push((name.clone(), column.clone()));
+                Field::new(column, DataType::Utf8, true)
+            }
+        });
     }
     let around = target.schema.fields().iter();
     let around = around.filter(|f| include.iter().any(|i| i.column == *f.name()));
     fields.extend(around.map(|f| f.as_ref().clone()));
-    Ok(Arc::new(Schema::new(fields)))
+    Ok((Arc::new(Schema::new(fields)), spares))
 }
 
 /// The columns in the order of the schema; those that are not there are NULL.
-fn in_order(rows: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, String> {
-    with_columns(rows, &[], schema)
-}
-
-fn with_columns(
+pub(super) fn with_columns(
     rows: &RecordBatch,
     more: &[(String, ArrayRef)],
     schema: &SchemaRef,
@@ -383,12 +472,12 @@ fn line(reader: &mut impl BufRead, record: &mut Vec<u8>) -> std::io::Result<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::datatypes::{DataType, Field};
 
     fn target() -> Target {
         let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
         let (name, primary_key) = ("t".to_owned(), Vec::new());
-        Target { name, upstream: None, schema, primary_key, append_only: true }
+        let columns = vec!["id".to_owned()];
+        Target { name, upstream: None, schema, primary_key, append_only: true, columns }
     }
 
     async fn opened(kind: FileKind, path: &std::path::Path) -> Result<Reading, Fault> {
@@ -418,6 +507,6 @@ mod tests {
         let path = folder.path().join("damaged");
         std::fs::write(&path, "PAR1 damaged PAR1").unwrap();
         let fault = opened(FileKind::Parquet, &path).await.err().unwrap();
-        assert!(matches!(fault, Fault::Damaged(_)));
+        assert!(matches!(fault, Fault::Damaged(..)));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::adapt::{Plan, adapt};
 use super::watched::Watched;
-use super::{Batches, DecodeError, Input, ipc as check, open_file};
+use super::{Batches, DecodeError, Input, MAX_BATCH_VALUES, ipc as check, open_file};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
@@ -13,6 +13,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::{ChunkReader, Length};
 use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 pub(super) fn ipc<'a>(input: Input<'a>, schema: SchemaRef) -> Result<Batches<'a>, DecodeError> {
@@ -66,6 +67,24 @@ pub(super) fn parquet<'a>(
             })))
         }
     }
+}
+
+/// The schema of a Parquet file, and its rows with the columns that are wanted, as they are.
+pub(super) fn columns(
+    path: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    batch_rows: usize,
+) -> Result<(SchemaRef, Batches<'static>), DecodeError> {
+    let (file, failed) = Watched::open(path)?;
+    let builder = parquet_builder(file).map_err(|e| failed.explain(e))?;
+    let schema = SchemaRef::clone(builder.schema());
+    let roots = schema.fields().iter().enumerate().filter(|(_, f)| wanted(f.name()));
+    let roots: Vec<usize> = roots.map(|(at, _)| at).collect();
+    let most = (MAX_BATCH_VALUES / roots.len().max(1)).max(1);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let reader = builder.with_projection(mask).with_batch_size(batch_rows.min(most)).build();
+    let reader = reader.map_err(|e| failed.explain(unreadable(e)))?;
+    Ok((schema, Box::new(reader.map(move |b| b.map_err(|e| failed.explain(unreadable(e)))))))
 }
 
 fn parquet_from<'a>(

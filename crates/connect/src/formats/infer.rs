@@ -50,7 +50,7 @@ fn typed_fields(schema: &SchemaRef) -> Result<Vec<Field>, DecodeError> {
 }
 
 /// The type of a stream's column that holds every value of a type.
-fn stream_type(from: &DataType) -> Option<DataType> {
+pub(crate) fn stream_type(from: &DataType) -> Option<DataType> {
     Some(match from {
         DataType::Boolean
         | DataType::Int16

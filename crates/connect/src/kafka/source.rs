@@ -11,10 +11,12 @@
 use super::{ASK, blocking, client, needed, refuse_unknown, trouble};
 use crate::decode::{Decoder, Layout, OPTIONS, Record};
 use crate::source::{
-    Lag, MAX_PARCEL_BYTES, MAX_PARCEL_ROWS, POLL_WAIT, Parcel, Positions, Rejected, Source, Spec,
+    Grown, Lag, MAX_PARCEL_BYTES, MAX_PARCEL_ROWS, POLL_WAIT, Parcel, Positions, Rejected, Source,
+    Spec,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, drift};
 use async_trait::async_trait;
+use kaplan_sql::catalog::ColumnDef;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -61,6 +63,8 @@ pub struct KafkaSource {
     told: Instant,
     /// What is to be committed before anything else: partitions that appeared, gaps passed over.
     first: Vec<Parcel>,
+    /// Columns that the records which were read last need.
+    grown: Vec<ColumnDef>,
 }
 
 const KNOWN: [&str; 6] = [
@@ -130,6 +134,7 @@ impl KafkaSource {
             schema: Arc::new(arrow::datatypes::Schema::empty()),
             primary_key: Vec::new(),
             append_only: true,
+            columns: Vec::new(),
         });
         let now = Instant::now();
         Ok(Self {
@@ -147,6 +152,7 @@ impl KafkaSource {
             looked: now,
             told: now,
             first: Vec::new(),
+            grown: Vec::new(),
         })
     }
 
@@ -335,23 +341,23 @@ impl Gathered {
         });
     }
 
-    fn parcel(&self, partition: i32, decoder: &Decoder) -> Result<Parcel> {
+    fn records(&self) -> Vec<Record<'_>> {
         let part = |range: &Option<Range<usize>>| range.clone().map(|r| &self.bytes[r]);
-        let records: Vec<Record<'_>> = self
-            .records
-            .iter()
-            .map(|r| Record {
-                key: part(&r.key),
-                value: part(&r.value),
-                position: r.offset,
-                timestamp_us: r.timestamp_us,
-                headers: r.headers.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect(),
-            })
-            .collect();
-        let split = partition.to_string();
+        let records = self.records.iter().map(|r| Record {
+            key: part(&r.key),
+            value: part(&r.value),
+            position: r.offset,
+            timestamp_us: r.timestamp_us,
+            headers: r.headers.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect(),
+        });
+        records.collect()
+    }
+
+    fn parcel(&self, partition: i32, decoder: &Decoder) -> Result<Parcel> {
+        let (split, records) = (partition.to_string(), self.records());
         decoder.prepare(&records)?;
-        let (changes, rejected) = decoder.decode(&split, &records);
         let position = self.records.last().map_or(0, |r| r.offset + 1);
+        let (changes, rejected) = decoder.decode(&split, &records);
         Ok(Parcel { split, position, changes, rejected })
     }
 }
@@ -362,6 +368,7 @@ struct Polled {
     parcels: Vec<Parcel>,
     next: BTreeMap<i32, u64>,
     at_end: Vec<i32>,
+    grown: Vec<ColumnDef>,
 }
 
 /// Takes what is there, up to the size of a parcel, and decodes it.
@@ -381,6 +388,12 @@ fn gather(consumer: &BaseConsumer, topic: &str, decoder: &Decoder) -> Result<Pol
             Some(Err(KafkaError::PartitionEOF(partition))) => polled.at_end.push(partition),
             Some(Err(error)) => return Err(gap_or_trouble(topic, &error)),
         }
+    }
+    let mut fields = drift::Fields::default();
+    parts.values().for_each(|gathered| decoder.unknown(&gathered.records(), &mut fields));
+    polled.grown = decoder.grown(&fields);
+    if !polled.grown.is_empty() {
+        return Ok(polled);
     }
     for (partition, gathered) in parts {
         let parcel = gathered.parcel(partition, decoder)?;
@@ -450,7 +463,13 @@ impl Source for KafkaSource {
             self.at_end.remove(&partition);
         }
         self.at_end.extend(polled.at_end);
+        self.grown = polled.grown;
         Ok(polled.parcels)
+    }
+
+    fn grown(&mut self) -> Vec<Grown> {
+        let columns = std::mem::take(&mut self.grown);
+        if columns.is_empty() { Vec::new() } else { vec![Grown { target: 0, columns }] }
     }
 
     async fn committed(&mut self, _: &str, _: u64) -> Result<()> {

@@ -6,5 +6,6 @@
 mod appends;
 mod fixture;
 mod maintenance;
+mod outlet;
 mod python;
 mod types;

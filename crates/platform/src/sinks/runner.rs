@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 
 /// The longest wait between two tries, and between two looks at the definition.
 const LOOK: Duration = Duration::from_millis(500);
-/// A pause after each write, so that many small commits become one.
-const LINGER: Duration = Duration::from_millis(20);
 /// A sink whose relation does not change writes its position this often.
 const HEARTBEAT: Duration = Duration::from_secs(600);
 
@@ -109,6 +107,7 @@ async fn write(
     running.set(State::Running, inner.clock.now_us());
     running.status.lock().lsn = at;
     let (mut written, mut first) = (Instant::now(), there.is_none());
+    let mut due = Instant::now();
     loop {
         match find(&inner.definitions.read(), def.id) {
             None => return Ok(End::Gone),
@@ -116,7 +115,10 @@ async fn write(
             _ => {}
         }
         let head = inner.log.head();
-        if head > at || first {
+        let wait = due.saturating_duration_since(Instant::now());
+        if head > at && !wait.is_zero() {
+            tokio::time::sleep(wait.min(LOOK)).await;
+        } else if head > at || first {
             let archived = || *inner.archived.borrow();
             view = replay::reach(&history, view, head, &archived).await?;
             let content = view.circuit.snapshot();
@@ -126,6 +128,7 @@ async fn write(
             if !change.ops.is_empty() || first || written.elapsed() > HEARTBEAT {
                 sink.write(&change, head).await?;
                 written = Instant::now();
+                due = written + sink.pause();
             }
             view.circuit.cut(head);
             view.circuit.release(head)?;
@@ -136,7 +139,6 @@ async fn write(
                 status.lsn = at;
             }
             *backoff = Backoff::new();
-            tokio::time::sleep(LINGER).await;
         } else {
             let more = inner.driver.wait(at.next());
             let _ = tokio::time::timeout(LOOK, more).await;

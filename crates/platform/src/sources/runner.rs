@@ -4,9 +4,9 @@
 use super::deliver::Delivery;
 use super::{Running, State, spec};
 use crate::platform::Inner;
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, alter};
 use kaplan_connect::connectors;
-use kaplan_connect::source::{Parcel, Positions, Source};
+use kaplan_connect::source::{Grown, Parcel, Positions, Source};
 use kaplan_sql::catalog::{Catalog, SourceDef, StreamDef};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +127,10 @@ async fn read(
             }
         }
         let parcels = source.poll().await?;
+        let grown = source.grown();
+        if !grown.is_empty() {
+            return grow(inner, def, grown).await;
+        }
         {
             let mut status = running.status.lock();
             status.lag = source.lag();
@@ -137,6 +141,18 @@ async fn read(
         // A source that always has something must not keep others from this thread.
         tokio::task::yield_now().await;
     }
+}
+
+/// Adds the columns that records bring. What was read is read again, from what is committed, by a
+/// source that knows them; so a crash in between leaves columns without values, and loses nothing.
+async fn grow(inner: &Arc<Inner>, def: &SourceDef, grown: Vec<Grown>) -> Result<End> {
+    for Grown { target, columns } in grown {
+        let Some(target) = def.targets.get(target) else { continue };
+        let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+        tracing::info!(source = def.name, columns = names.join(", "), "a source adds columns");
+        alter::grow(inner, target.stream, columns).await?;
+    }
+    Ok(End::Changed)
 }
 
 /// Commits parcels and tells the source.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Running {
-    async fn reads(&mut self, query: &str, expected: &[&str]) {
+    pub async fn reads(&mut self, query: &str, expected: &[&str]) {
         for round in 0.. {
             let lines = self.table(query).await;
             if lines == expected {
@@ -33,7 +33,7 @@ fn parquet(path: &Path, ids: std::ops::Range<i64>) {
     writer.close().unwrap();
 }
 
-fn source(
+pub fn source(
     kind: &str,
     name: &str,
     columns: &str,
@@ -122,10 +122,10 @@ async fn a_bad_record_of_text_harms_only_itself() {
 }
 
 /// An S3 server of the test's own, which ends when it is dropped.
-struct Bucket(tempfile::TempDir, Vec<(String, String)>);
+pub struct Bucket(tempfile::TempDir, Vec<(String, String)>);
 
 impl Bucket {
-    fn start() -> Option<Bucket> {
+    pub fn start() -> Option<Bucket> {
         let dir = tempfile::tempdir().unwrap();
         let run = std::process::Command::new(Bucket::script())
             .args(["start".as_ref(), dir.path().as_os_str()])
@@ -147,7 +147,7 @@ impl Bucket {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/s3.sh")
     }
 
-    fn get(&self, name: &str) -> &str {
+    pub fn get(&self, name: &str) -> &str {
         &self.1.iter().find(|(known, _)| known == name).unwrap().1
     }
 

@@ -43,5 +43,5 @@ fn sources_and_sinks_parse() {
     let text = include_str!("../../../../docs/guides/sources-and-sinks.md");
     let statements: usize =
         blocks(text).iter().map(|sql| kaplan_sql::dialect::parse(sql).unwrap().len()).sum();
-    assert_eq!(statements, 6);
+    assert_eq!(statements, 7);
 }

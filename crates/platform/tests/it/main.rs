@@ -8,6 +8,8 @@ mod broker;
 mod changes;
 mod clocks;
 mod definitions;
+mod delta;
+mod drift;
 mod files;
 mod functions;
 mod guides;

@@ -23,7 +23,7 @@ fn upserted(broker: &Broker, topic: &str) -> BTreeMap<String, String> {
 }
 
 /// Waits until every sink has everything.
-async fn settled(k: &mut Running) {
+pub async fn settled(k: &mut Running) {
     let since = Instant::now();
     loop {
         let sinks = k.table("SHOW SINKS").await;

@@ -123,6 +123,7 @@ impl Records {
             schema: SchemaRef::clone(&schema),
             primary_key: def.primary_key.clone(),
             append_only: def.append_only,
+            columns: def.columns.iter().map(|c| c.name.clone()).collect(),
         };
         let registered = matches!(encode, "avro" | "protobuf");
         let runtime = registered.then(|| tokio::runtime::Runtime::new().unwrap());

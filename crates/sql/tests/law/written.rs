@@ -29,6 +29,14 @@ const HOT: &[&str] = &[
     "+t 2|7|0.0,+t NULL|7|0.0,+s NULL|1|NaN,+t 3|3|-0.0",
 ];
 
+const FRONT: &[&str] = &[
+    "+s 1|1|0.5,+s 1|1|0.5,+s 2|NULL|0.5,+s NULL|3|1.5",
+    "+s 1|2|0.5,+s 1|2|NULL,+s 2|9|NaN,+s NULL|3|0.5,+s NULL|3|1.5",
+    "+s 1|0|0.5,+s 3|1|0.0,+s 3|1|-0.0",
+    "",
+    "+s 1|7|0.5,+s 1|6|0.5,+s 1|5|0.5,+s 2|9|NaN,+s 2|9|1.0,+s 3|1|0.0",
+];
+
 /// A table with a key, and rows of a stream before, with and after its changes.
 const R: &str = "keyed r: k integer, rate integer, name text";
 const RATES: &[&str] = &[
@@ -506,6 +514,51 @@ pub const CASES: &[Written] = &[
         views: &["SELECT k, x, (SELECT 7 FROM (SELECT sum(x) AS a, count(*) AS n FROM s) AS u \
              GROUP BY CUBE (a, n)) AS y FROM s"],
         commits: &["+s 1|1|0.5", "+s 2|2|0.5"],
+    },
+    Written {
+        name: "the first rows of each key, while better ones come",
+        tables: &[S],
+        views: &["SELECT k, x, f, n FROM (SELECT *, row_number() OVER \
+             (PARTITION BY k ORDER BY x DESC NULLS LAST, f NULLS FIRST) AS n FROM s) AS r WHERE n <= 2"],
+        commits: FRONT,
+    },
+    Written {
+        name: "the first row of each key without its number, and what depends on it",
+        tables: &[S],
+        views: &[
+            "SELECT k, f FROM (SELECT *, row_number() OVER (PARTITION BY k % 2, f ORDER BY x) AS n \
+             FROM s) AS r WHERE 1 = n",
+            "SELECT k, count(*) AS n, sum(f) AS t FROM v0 GROUP BY k",
+        ],
+        commits: FRONT,
+    },
+    Written {
+        name: "the first rows of all by text with ties, of which some are alike",
+        tables: &["stream w: t text, x integer, b boolean"],
+        views: &[
+            "SELECT t, n, b FROM (SELECT *, row_number() OVER (ORDER BY t DESC NULLS LAST) AS n \
+             FROM w) AS r WHERE n < 5 AND n <= 4",
+        ],
+        commits: &[
+            "+w a|1|true,+w a|1|true,+w b|NULL|NULL",
+            "+w a|0|false,+w c|1|true,+w NULL|1|true",
+            "",
+            "+w c|1|NULL,+w c|0|true,+w b|2|false,+w b|NULL|NULL",
+        ],
+    },
+    Written {
+        name: "the first rows of a join, and none of them",
+        tables: &[S, "stream w: k integer, t text"],
+        views: &["SELECT * FROM (SELECT s.k, w.t, s.x, row_number() OVER (PARTITION BY s.k \
+             ORDER BY w.t, s.x DESC) AS n FROM s JOIN w ON s.k = w.k) AS r WHERE n <= 2 \
+             UNION ALL SELECT * FROM (SELECT k, t, k, row_number() OVER (ORDER BY t) AS n FROM w) AS e \
+             WHERE n < 1"],
+        commits: &[
+            "+s 1|1|1.0,+w 1|b",
+            "+w 1|a,+w 2|a",
+            "+s 1|5|1.0,+s 2|5|NULL,+s 1|5|1.0",
+            "+w 1|",
+        ],
     },
     Written {
         name: "a value out of some of the rows of grouping sets",
