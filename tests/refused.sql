@@ -7,8 +7,26 @@ CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n FROM s GROUP BY k;
 -- WITH RECURSIVE
 CREATE MATERIALIZED VIEW r AS WITH RECURSIVE x AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM x WHERE n < 9) SELECT n FROM x;
 
--- a join as of processing time
-CREATE MATERIALIZED VIEW r AS SELECT s.a, t.n FROM s JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON s.k = t.id;
+-- a join as of the time of a row
+CREATE MATERIALIZED VIEW r AS SELECT s.a, t.n FROM s JOIN t FOR SYSTEM_TIME AS OF s.at ON s.k = t.id;
+
+-- a join as of processing time of a table
+CREATE MATERIALIZED VIEW r AS SELECT u.n FROM u JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON u.k = t.id;
+
+-- a join as of processing time of an aggregate
+CREATE MATERIALIZED VIEW r AS SELECT v.n FROM v JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON v.k = t.id;
+
+-- a join as of processing time with a table without a key
+CREATE MATERIALIZED VIEW r AS SELECT u.n FROM s JOIN u FOR SYSTEM_TIME AS OF PROCTIME() ON s.k = u.k;
+
+-- a join as of processing time by other columns than the key
+CREATE MATERIALIZED VIEW r AS SELECT t.n FROM s JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON s.k = t.k;
+
+-- a right join as of processing time
+CREATE MATERIALIZED VIEW r AS SELECT t.n FROM s RIGHT JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON s.k = t.id;
+
+-- a join as of processing time in a query
+SELECT t.n FROM s JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON s.k = t.id;
 
 -- CROSS APPLY
 CREATE MATERIALIZED VIEW r AS SELECT s.a FROM s CROSS APPLY (SELECT n FROM t) AS x;

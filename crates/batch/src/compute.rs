@@ -10,7 +10,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream_partitioned};
 use futures::StreamExt;
 use kaplan_base::Lsn;
-use kaplan_circuit::{AggregateSpec, Batch, Clocks, Delta, GroupTable};
+use kaplan_circuit::{AggregateSpec, Batch, Clocks, Delta, Form, GroupTable};
 use kaplan_lake::{Lake, TableSpec, relation};
 use kaplan_sql::{CompiledView, Core};
 use std::collections::BTreeMap;
@@ -43,19 +43,22 @@ pub async fn compute(
     after: Lsn,
     (to, clocks): (Lsn, &Clocks),
 ) -> Result<Computed> {
-    let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-    for stream in view.streams() {
+    let mut tables: BTreeMap<(String, Form), Arc<dyn TableProvider>> = BTreeMap::new();
+    for (stream, form) in CompiledView::inputs_of(view.core_plan())? {
         let spec = inputs
             .tables
             .get(&stream)
             .ok_or_else(|| kaplan_lake::Error::Missing { table: stream.clone() })?;
-        let table = relation(&inputs.lake, &inputs.session, spec, (after, to), Vec::new()).await?;
-        tables.insert(stream, table);
+        let (lake, session) = (&inputs.lake, &inputs.session);
+        let table = relation(lake, session, (spec, form), (after, to), Vec::new()).await?;
+        tables.insert((stream, form), table);
     }
-    let plan = CompiledView::over(view.core_plan(), clocks, &|stream| {
-        tables.get(stream).cloned().ok_or_else(|| kaplan_sql::Error::Unsupported {
-            construct: format!("stream {stream}"),
-            hint: "it is not in the lake".into(),
+    let plan = CompiledView::over(view.core_plan(), clocks, &|stream, form| {
+        tables.get(&(stream.to_owned(), form)).cloned().ok_or_else(|| {
+            kaplan_sql::Error::Unsupported {
+                construct: format!("stream {stream}"),
+                hint: "it is not in the lake".into(),
+            }
         })
     })?;
     let state = inputs.session.state();

@@ -5,7 +5,8 @@
 //! let go without touching what came after. Batches never merge across a cut.
 
 use crate::delta::concat_deltas;
-use crate::operator::{explain, growth, visit_keepers, visit_traces, visit_traces_mut};
+use crate::operator::{explain, growth, tell_absorbed};
+use crate::operator::{visit_keepers, visit_traces, visit_traces_mut};
 use crate::split::Sharing;
 use crate::trace::{Merge, concat};
 use crate::{AggregateSpec, Batch, Clocks, Delta, Error, Input, Operator, Result, Trace};
@@ -192,7 +193,9 @@ impl Circuit {
         visit_traces_mut(node, &mut |trace| {
             trace.absorb(&theirs.next().unwrap_or_default());
             Ok(())
-        })
+        })?;
+        tell_absorbed(node);
+        Ok(())
     }
 
     /// Lets go of what came up to this commit, which must be a cut.

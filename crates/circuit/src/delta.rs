@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// tables, files of the lake, stored traces).
 pub const WEIGHT_COLUMN: &str = "_weight";
 
+/// The name of the column with the commit of each row, in files of the lake and in sources that have it.
+pub const LSN_COLUMN: &str = "_lsn";
+
 /// Rows with weights. `weights == None` means that every row has weight +1.
 #[derive(Clone, Debug)]
 pub struct Delta {

@@ -4,6 +4,7 @@
 use crate::split::Split;
 use crate::{Clocks, Delta, Error, Result, Trace};
 use arrow::datatypes::SchemaRef;
+use kaplan_base::Lsn;
 
 /// The changes of one step: for each source of the circuit, in order, its deltas. The columns are
 /// those that the source asks for.
@@ -12,6 +13,21 @@ pub struct Input<'a> {
     pub deltas: &'a [Vec<Delta>],
     /// What time it is after these changes.
     pub clocks: &'a Clocks,
+    /// All changes of later steps are of commits after this one.
+    pub settled: Lsn,
+}
+
+/// What of a stream or table a source brings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// Every change that a table has had, added as a row of its own with its commit and its weight.
+    /// Such sources are first: while history is read, others may rest on all of it.
+    Changes,
+    /// Its rows.
+    #[default]
+    Rows,
+    /// The rows of a stream, each with its commit.
+    Stamped,
 }
 
 impl Input<'_> {
@@ -42,6 +58,8 @@ pub trait Operator: Send {
     fn traces_mut(&mut self) -> Vec<&mut Trace> {
         Vec::new()
     }
+    /// Hears that its traces have taken over those of another circuit.
+    fn absorbed(&mut self) {}
     /// Whether a step would change something at this time even without changes of the sources.
     fn due(&self, clocks: &Clocks) -> Result<bool> {
         for child in self.children() {
@@ -102,6 +120,14 @@ pub(crate) fn visit_traces_mut(
     Ok(())
 }
 
+/// Tells all operators of a tree that their traces have taken over others.
+pub(crate) fn tell_absorbed(node: &mut dyn Operator) {
+    node.absorbed();
+    for child in node.children_mut() {
+        tell_absorbed(child);
+    }
+}
+
 /// Calls `visit` with the operators of a tree that keep something, parents first.
 pub(crate) fn visit_keepers(node: &dyn Operator, visit: &mut dyn FnMut(&dyn Operator)) {
     if !node.traces().is_empty() {
@@ -135,6 +161,8 @@ pub struct Source {
     pub schema: SchemaRef,
     /// Whether the stream is append-only.
     pub append_only: bool,
+    /// What it brings.
+    pub form: Form,
 }
 
 impl Operator for Source {
@@ -179,7 +207,11 @@ impl Operator for Source {
 
     fn describe(&self) -> String {
         let columns: Vec<_> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
-        let kind = if self.append_only { "stream" } else { "table" };
+        let kind = match (self.form, self.append_only) {
+            (Form::Changes, _) => "changes of table",
+            (_, true) => "stream",
+            (_, false) => "table",
+        };
         format!("Source {kind}={} columns=[{}]", self.name, columns.join(", "))
     }
 }

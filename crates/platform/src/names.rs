@@ -11,6 +11,7 @@ use arrow::datatypes::Schema;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::ident;
+use kaplan_circuit::Form;
 use kaplan_sql::catalog::{Bound, Catalog, PlainViewDef, StreamDef, ViewDef};
 use kaplan_sql::{Relation, StreamTable, dialect, planner, row_errors};
 use std::collections::{BTreeMap, BTreeSet};
@@ -254,15 +255,22 @@ impl Inner {
     }
 }
 
+/// The columns of a table's primary key under the names that the lake knows.
+fn stored_key(def: &StreamDef) -> Vec<String> {
+    let named = |name: &String| def.columns.iter().find(|c| c.name == *name);
+    def.primary_key.iter().filter_map(named).map(|c| c.stored_name().to_owned()).collect()
+}
+
 /// A stream or table under a name and with the columns that a stored query knows.
 fn stream_relation(name: &str, def: &StreamDef, columns: &[String]) -> Result<Relation> {
     let schema = dialect::schema_of(&def.as_stored())?;
     let (stored, append_only) = (def.stored_name().to_owned(), def.append_only);
-    let watermark = def.watermark.is_some();
+    let (watermark, key) = (def.watermark.is_some(), stored_key(def));
     if stored == name && same_names(&schema, columns) {
-        return Ok(Relation::Stream { name: stored, schema, append_only, watermark });
+        return Ok(Relation::Stream { name: stored, schema, append_only, watermark, key });
     }
-    let table = StreamTable { name: stored, schema, append_only, watermark };
+    let form = Form::Rows;
+    let table = StreamTable { name: stored, schema, append_only, watermark, key, form };
     let plan = LogicalPlanBuilder::scan("_stored", provider_as_source(Arc::new(table)), None)?;
     Ok(Relation::View { name: name.to_owned(), plan: shaped(plan.build()?, columns)? })
 }

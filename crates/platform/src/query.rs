@@ -19,7 +19,7 @@ use datafusion::prelude::{ident, lit};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::Query;
 use kaplan_base::Lsn;
-use kaplan_circuit::Delta;
+use kaplan_circuit::{Delta, Form};
 use kaplan_lake::relation;
 use kaplan_serving::{Condition, ServedView};
 use kaplan_speed::{Snapshot, replay};
@@ -169,7 +169,7 @@ impl Inner {
                     Some(pending) => (pending.lsn, pending.changes.get(&def.id)),
                     None => (snapshot.lsn, None),
                 };
-                let table = self.stream_with(def.stored_name(), lsn, own).await?;
+                let table = self.stream_with((def.stored_name(), Form::Rows), lsn, own).await?;
                 if names::same_names(&table.schema(), &bound.columns) {
                     return Ok(table);
                 }
@@ -195,13 +195,14 @@ impl Inner {
         plan: &LogicalPlan,
         snapshot: &Snapshot,
     ) -> Result<LogicalPlan> {
-        let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
-        for stream in CompiledView::streams_of(plan)? {
-            let table = self.stream_at(&stream, snapshot.lsn).await?;
-            tables.insert(stream, table);
+        let mut tables: BTreeMap<(String, Form), Arc<dyn TableProvider>> = BTreeMap::new();
+        for (stream, form) in CompiledView::inputs_of(plan)? {
+            let table = self.stream_with((&stream, form), snapshot.lsn, None).await?;
+            tables.insert((stream, form), table);
         }
-        Ok(CompiledView::over(plan, &snapshot.clocks, &|stream| {
-            tables.get(stream).cloned().ok_or_else(|| kaplan_sql::Error::Unsupported {
+        Ok(CompiledView::over(plan, &snapshot.clocks, &|stream, form| {
+            let table = tables.get(&(stream.to_owned(), form)).cloned();
+            table.ok_or_else(|| kaplan_sql::Error::Unsupported {
                 construct: format!("stream {stream}"),
                 hint: "it is not there".into(),
             })
@@ -219,15 +220,10 @@ impl Inner {
         lsns.and_then(|lsns| lsns.into_iter().min()).unwrap_or(snapshot.lsn)
     }
 
-    /// A stream's or table's rows at an LSN: the lake's, then the log's.
-    pub async fn stream_at(&self, name: &str, lsn: Lsn) -> Result<Arc<dyn TableProvider>> {
-        self.stream_with(name, lsn, None).await
-    }
-
-    /// The same with a transaction's own changes.
+    /// A stream's or table's rows at an LSN: the lake's, then the log's, then a transaction's own changes.
     async fn stream_with(
         &self,
-        name: &str,
+        (name, form): (&str, Form),
         lsn: Lsn,
         own: Option<&Delta>,
     ) -> Result<Arc<dyn TableProvider>> {
@@ -249,11 +245,12 @@ impl Inner {
                     if let Some(own) = own {
                         let columns = own.rows.columns().to_vec();
                         let rows = RecordBatch::try_new(Arc::clone(&info.schema), columns)?;
-                        tail.push(Delta { rows, weights: own.weights.clone() });
+                        tail.push((lsn.next(), Delta { rows, weights: own.weights.clone() }));
                     }
                     let range = (Lsn::ZERO, archived);
                     let spec = info.table();
-                    return Ok(relation(&self.lake, &self.session, &spec, range, tail).await?);
+                    let relation = relation(&self.lake, &self.session, (&spec, form), range, tail);
+                    return Ok(relation.await?);
                 }
                 // The archiver was faster: the lake has it by now.
                 Err(None) => tokio::time::sleep(LAKE_TICK).await,

@@ -7,7 +7,7 @@
 
 use crate::checkpoint::{self, StateImage};
 use crate::snapshot::{Snapshot, ViewSnapshot, ViewState};
-use crate::streams::{Streams, last_lsn};
+use crate::streams::{Changes, Streams, last_lsn};
 use crate::{Error, Result};
 use kaplan_base::Lsn;
 use kaplan_circuit::{Circuit, Clocks, Delta, Input};
@@ -358,7 +358,7 @@ impl Worker {
         let Attached { compiled, version, mut circuit, lsn, .. } = *view;
         // A checkpoint may be of this very commit: the clocks are those of the others.
         if !compiled.clocks.is_empty()
-            && let Err(error) = step(&mut circuit, &compiled, &BTreeMap::new(), &self.clocks)
+            && let Err(error) = step(&mut circuit, &compiled, &Changes::new(), (lsn, &self.clocks))
         {
             let clocks = self.clocks.clone();
             return Err(Box::new((error, Attached { compiled, version, circuit, lsn, clocks })));
@@ -402,13 +402,8 @@ impl Worker {
 }
 
 /// One step of every view; of a large one several at the same time, since views share no state.
-fn step_all(
-    views: &mut BTreeMap<String, View>,
-    deltas: &BTreeMap<String, Vec<Delta>>,
-    lsn: Lsn,
-    clocks: &Clocks,
-) {
-    let rows: usize = deltas.values().flatten().map(Delta::len).sum();
+fn step_all(views: &mut BTreeMap<String, View>, deltas: &Changes, lsn: Lsn, clocks: &Clocks) {
+    let rows: usize = deltas.values().flatten().map(|(_, delta)| delta.len()).sum();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if rows < PARALLEL_ROWS { 1 } else { cores.min(views.len()) };
     let waiting = parking_lot::Mutex::new(views.iter_mut());
@@ -429,17 +424,11 @@ fn step_all(
 
 impl View {
     /// Takes the changes in; a failure stops this view only.
-    fn step(
-        &mut self,
-        name: &str,
-        deltas: &BTreeMap<String, Vec<Delta>>,
-        lsn: Lsn,
-        clocks: &Clocks,
-    ) {
+    fn step(&mut self, name: &str, deltas: &Changes, lsn: Lsn, clocks: &Clocks) {
         let Some(circuit) = &mut self.circuit else { return };
         let touched = !self.compiled.clocks.is_empty()
             || self.compiled.sources.iter().any(|s| deltas.contains_key(&s.stream));
-        if touched && let Err(error) = step(circuit, &self.compiled, deltas, clocks) {
+        if touched && let Err(error) = step(circuit, &self.compiled, deltas, (lsn, clocks)) {
             tracing::error!(view = name, %error, lsn = lsn.0, "a view stopped");
             self.error = Some(error.to_string());
             self.circuit = None;
@@ -511,23 +500,20 @@ fn snapshot_of(
     }
 }
 
-/// One step of one circuit with the rows of some commits.
+/// One step of one circuit with the rows of all commits up to one that it lacked.
 pub(crate) fn step(
     circuit: &mut Circuit,
     compiled: &CompiledView,
-    deltas: &BTreeMap<String, Vec<Delta>>,
-    clocks: &Clocks,
+    deltas: &Changes,
+    (settled, clocks): (Lsn, &Clocks),
 ) -> Result<()> {
     let mut input: Vec<Vec<Delta>> = Vec::with_capacity(compiled.sources.len());
     for source in &compiled.sources {
-        let mut columns = Vec::new();
-        for delta in deltas.get(&source.stream).map(Vec::as_slice).unwrap_or_default() {
-            let rows = delta.rows.project(&source.columns).map_err(kaplan_circuit::Error::from)?;
-            columns.push(delta.with_rows(rows));
-        }
-        input.push(columns);
+        let changes = deltas.get(&source.stream).map(Vec::as_slice).unwrap_or_default();
+        let rows = changes.iter().map(|(lsn, delta)| source.rows(*lsn, delta));
+        input.push(rows.collect::<kaplan_sql::Result<_>>()?);
     }
-    circuit.step(&Input { deltas: &input, clocks })?;
+    circuit.step(&Input { deltas: &input, clocks, settled })?;
     Ok(())
 }
 
@@ -542,8 +528,9 @@ pub(crate) fn catch_up(
     commits.retain(|c| c.lsn <= to);
     let deltas = streams.decode(&commits)?;
     streams.tick(&mut view.clocks, &commits);
-    step(&mut view.circuit, &view.compiled, &deltas, &view.clocks)?;
-    view.lsn = last_lsn(&commits, view.lsn);
+    let last = last_lsn(&commits, view.lsn);
+    step(&mut view.circuit, &view.compiled, &deltas, (last, &view.clocks))?;
+    view.lsn = last;
     Ok(())
 }
 

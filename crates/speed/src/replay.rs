@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use datafusion::execution::context::SessionContext;
 use datafusion::prelude::{col, lit};
 use kaplan_base::Lsn;
-use kaplan_circuit::{Clocks, Delta, Input};
+use kaplan_circuit::{Clocks, Delta, Form, Input};
 use kaplan_lake::Lake;
 use kaplan_log::Log;
 use kaplan_sql::CompiledView;
@@ -56,7 +56,7 @@ pub async fn replay(
     let mut view = Attached { compiled, version, circuit, lsn: after, clocks };
     // Global aggregates have a row before any event.
     let empty: Vec<Vec<Delta>> = vec![Vec::new(); view.compiled.sources.len()];
-    view.circuit.step(&Input { deltas: &empty, clocks: &view.clocks })?;
+    view.circuit.step(&Input { deltas: &empty, clocks: &view.clocks, settled: after })?;
     let cut = cut.filter(|(lsn, _)| *lsn > after);
     if let Some(cut) = cut {
         let there = if cut.0 <= archived.0 { &cut } else { archived };
@@ -111,7 +111,8 @@ pub async fn reach(
     }
 }
 
-/// Feeds the rows of the lake after the view's position and up to `to`.
+/// Feeds the rows of the lake after the view's position and up to `to`: first whole histories of tables,
+/// which rows of streams may look back into, then everything else in any order.
 async fn from_lake(
     history: &History,
     mut view: Attached,
@@ -130,16 +131,17 @@ async fn from_lake(
         let Some(info) = history.streams.named(&wanted.stream) else { continue };
         let table = history.lake.table(&info.table()).await?;
         let range = col("_lsn").gt(lit(after.to_i64())).and(col("_lsn").lt_eq(lit(to.to_i64())));
-        let columns = wanted.columns(&info.schema, info.append_only);
+        let append_only = info.append_only || wanted.form == Form::Changes;
+        let columns = wanted.columns(&info.schema, append_only);
         let frame = history.session.read_table(table)?.filter(range)?.select(columns)?;
         let parts = frame.execute_stream_partitioned().await?;
-        let (append_only, progress) = (info.append_only, Arc::clone(progress));
+        let progress = Arc::clone(progress);
         takers = takers.take_in(Scan { wanted, append_only, parts, progress }).await?;
     }
     let mut view = takers.together()?;
-    if !compiled.clocks.is_empty() {
+    if !compiled.clocks.is_empty() || compiled.reads_changes() {
         let deltas = vec![Vec::new(); compiled.sources.len()];
-        view.circuit = step(view.circuit, deltas, view.clocks.clone()).await?;
+        view.circuit = step(view.circuit, deltas, (to, view.clocks.clone())).await?;
     }
     view.lsn = to;
     Ok(view)
@@ -172,7 +174,7 @@ pub fn tail(
     stream: &str,
     after: Lsn,
     to: Lsn,
-) -> Result<Vec<Delta>> {
+) -> Result<Vec<(Lsn, Delta)>> {
     let mut found = Vec::new();
     let mut position = after;
     while position < to {

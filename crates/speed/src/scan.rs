@@ -14,8 +14,10 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{Expr, col, ident};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use kaplan_circuit::{Circuit, Clocks, Delta, Input, Sharing, WEIGHT_COLUMN};
+use kaplan_base::Lsn;
+use kaplan_circuit::{Circuit, Clocks, Delta, Form, Input, LSN_COLUMN, Sharing, WEIGHT_COLUMN};
 use kaplan_sql::SourceInfo;
+use kaplan_sql::compile::{COMMIT_POSITION, WEIGHT_POSITION};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
@@ -30,10 +32,11 @@ const BATCHES_AHEAD: usize = 16;
 /// Circuits that share the rows at most.
 const MOST_CIRCUITS: usize = 16;
 
-/// What is read of a stream in one scan: the columns of all sources that read it.
+/// What is read of a stream in one scan: the columns of all sources that read it in one form.
 #[derive(Clone)]
 pub(crate) struct Wanted {
     pub(crate) stream: String,
+    pub(crate) form: Form,
     /// The sources' positions in the circuit, and their columns among those that are read.
     sources: Vec<(usize, Vec<usize>)>,
     /// The columns, as positions in the stream.
@@ -59,9 +62,13 @@ impl Wanted {
     /// The columns to select; changes of tables have their weight at the end.
     pub(crate) fn columns(&self, schema: &SchemaRef, append_only: bool) -> Vec<Expr> {
         let fields = schema.fields();
-        // `col` would fold upper case; `ident` takes names as they are.
-        let names =
-            self.read.iter().filter_map(|c| fields.get(*c)).map(|f| ident(f.name().as_str()));
+        let column = |at: &usize| match *at {
+            COMMIT_POSITION => Some(col(LSN_COLUMN)),
+            WEIGHT_POSITION => Some(col(WEIGHT_COLUMN)),
+            // `col` would fold upper case; `ident` takes names as they are.
+            at => fields.get(at).map(|f| ident(f.name().as_str())),
+        };
+        let names = self.read.iter().filter_map(column);
         names.chain((!append_only).then(|| col(WEIGHT_COLUMN))).collect()
     }
 }
@@ -159,25 +166,26 @@ impl Takers {
     }
 
     /// The scans that bring every source its rows: one a stream, unless sources deal its rows by
-    /// different columns.
+    /// different columns or read it in different forms. Histories of tables are first.
     pub(crate) fn wanted(&self, sources: &[SourceInfo]) -> Vec<Wanted> {
         let mut found: Vec<(Option<usize>, Wanted)> = Vec::new();
         for (index, source) in sources.iter().enumerate() {
             let by =
                 self.columns.as_ref().and_then(|c| source.columns.get(*c.get(index)?)).copied();
             let same = |(deals, w): &&mut (Option<usize>, Wanted)| {
-                *deals == by && w.stream == source.stream
+                *deals == by && w.stream == source.stream && w.form == source.form
             };
             let mut own = vec![(index, source.columns.clone())];
             match found.iter_mut().find(same) {
                 Some((_, wanted)) => wanted.sources.append(&mut own),
                 None => {
-                    let stream = source.stream.clone();
+                    let (stream, form) = (source.stream.clone(), source.form);
                     let (read, deals) = (Vec::new(), None);
-                    found.push((by, Wanted { stream, sources: own, read, deals }));
+                    found.push((by, Wanted { stream, form, sources: own, read, deals }));
                 }
             }
         }
+        found.sort_by_key(|(_, wanted)| wanted.form);
         found.into_iter().map(|(by, wanted)| wanted.placed(by)).collect()
     }
 
@@ -195,9 +203,10 @@ impl Takers {
         let circuits = std::iter::once(circuit).chain(self.others);
         for (number, (circuit, rows)) in circuits.zip(inputs).enumerate() {
             let pending = scan.pending(compiled.sources.len());
-            let (clocks, progress) = (clocks.clone(), Arc::clone(&scan.progress));
+            // Rows of the scan are of commits after the view's position, in any order.
+            let (now, progress) = ((lsn, clocks.clone()), Arc::clone(&scan.progress));
             work.spawn(async move {
-                let circuit = take_in(circuit, rows, pending, &clocks, &progress).await;
+                let circuit = take_in(circuit, rows, pending, &now, &progress).await;
                 circuit.map(|circuit| (number, circuit))
             });
         }
@@ -301,7 +310,7 @@ async fn take_in(
     mut circuit: Circuit,
     mut rows: Rows,
     mut pending: Pending,
-    clocks: &Clocks,
+    now: &(Lsn, Clocks),
     progress: &Progress,
 ) -> Result<Circuit> {
     loop {
@@ -313,7 +322,7 @@ async fn take_in(
         if (batch.is_none() || pending.is_full())
             && let Some(deltas) = pending.take()?
         {
-            circuit = step(circuit, deltas, clocks.clone()).await?;
+            circuit = step(circuit, deltas, now.clone()).await?;
         }
         if batch.is_none() {
             return Ok(circuit);
@@ -325,10 +334,10 @@ async fn take_in(
 pub(crate) async fn step(
     mut circuit: Circuit,
     deltas: Vec<Vec<Delta>>,
-    clocks: Clocks,
+    (settled, clocks): (Lsn, Clocks),
 ) -> Result<Circuit> {
     let work = move || {
-        circuit.step(&Input { deltas: &deltas, clocks: &clocks })?;
+        circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled })?;
         Ok(circuit)
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?

@@ -99,8 +99,8 @@ impl Streams {
 
     /// The rows of a group of commits, by stream name. A stream that is not known at all is an
     /// error: rows are never skipped in silence.
-    pub fn decode(&self, commits: &[Commit]) -> crate::Result<BTreeMap<String, Vec<Delta>>> {
-        let mut deltas: BTreeMap<String, Vec<Delta>> = BTreeMap::new();
+    pub fn decode(&self, commits: &[Commit]) -> crate::Result<Changes> {
+        let mut deltas = Changes::new();
         let streams = self.0.read();
         for commit in commits {
             for write in &commit.writes {
@@ -109,13 +109,16 @@ impl Streams {
                 let info = streams.get(&write.stream).ok_or(unknown)?;
                 if !info.dropped {
                     let delta = decode_delta(&info.schema, &write.payload)?;
-                    deltas.entry(info.name.clone()).or_default().push(delta);
+                    deltas.entry(info.name.clone()).or_default().push((commit.lsn, delta));
                 }
             }
         }
         Ok(deltas)
     }
 }
+
+/// What each stream has in some commits, in order.
+pub type Changes = BTreeMap<String, Vec<(Lsn, Delta)>>;
 
 /// The last commit of a group.
 #[must_use]

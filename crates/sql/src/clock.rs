@@ -15,7 +15,7 @@ use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     BinaryExpr, Cast, Expr, ExprSchemable, Filter, LogicalPlan, Operator, TryCast,
 };
-use kaplan_circuit::{Clocks, Crossing, NOW, Operator as Node, Temporal};
+use kaplan_circuit::{Clocks, Crossing, Form, NOW, Operator as Node, Temporal};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -215,7 +215,10 @@ pub(crate) fn on_window_close(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let provider = source_as_provider(&scan.source)?;
-            if let Some(stream) = provider.as_ref().downcast_ref::<StreamTable>() {
+            if let Some(stream) = provider.as_ref().downcast_ref::<StreamTable>()
+                // A table's changes bring no rows of their own.
+                && stream.form != Form::Changes
+            {
                 if !stream.watermark {
                     without = Some(stream.name.clone());
                 }

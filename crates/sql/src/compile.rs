@@ -10,7 +10,8 @@ use crate::lower::{self, Lowering};
 use crate::planner::{StreamTable, marked_schema, output_schema};
 use crate::row_tail::RowTail;
 use crate::{Error, Result};
-use crate::{clock, rewrite};
+use crate::{clock, rewrite, temporal};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -18,7 +19,7 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use kaplan_base::Lsn;
-use kaplan_circuit::{AggregateSpec, Circuit, Clocks, Input, Root};
+use kaplan_circuit::{AggregateSpec, Circuit, Clocks, Delta, Form, Input, Root};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -36,6 +37,39 @@ pub struct SourceInfo {
     pub schema: SchemaRef,
     /// Whether the stream is append-only.
     pub append_only: bool,
+    /// Which of its rows they are.
+    pub form: Form,
+}
+
+/// Stands among the columns of a source for the commit of a row.
+pub const COMMIT_POSITION: usize = usize::MAX - 1;
+/// Stands among them for its weight.
+pub const WEIGHT_POSITION: usize = usize::MAX;
+
+impl SourceInfo {
+    /// What the source has of a change of its stream in one commit.
+    pub fn rows(&self, lsn: Lsn, delta: &Delta) -> Result<Delta> {
+        if self.form == Form::Rows {
+            let rows = delta.rows.project(&self.columns).map_err(kaplan_circuit::Error::from)?;
+            return Ok(delta.with_rows(rows));
+        }
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            columns.push(match *column {
+                COMMIT_POSITION => {
+                    Arc::new(Int64Array::from_value(lsn.to_i64(), delta.len())) as ArrayRef
+                }
+                WEIGHT_POSITION => Arc::new(Int64Array::from_iter_values(
+                    (0..delta.len()).map(|r| delta.weight(r)),
+                )),
+                column => Arc::clone(delta.rows.column(column)),
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(delta.len()));
+        let rows =
+            RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), columns, &options);
+        Ok(Delta::insert(rows.map_err(kaplan_circuit::Error::from)?))
+    }
 }
 
 /// What is kept of a view.
@@ -85,9 +119,13 @@ pub struct CompiledView {
     pub tail_clocks: BTreeSet<String>,
 }
 
+/// The rows of a stream as a table for DataFusion.
+type Rows = Arc<dyn TableProvider>;
+
 impl CompiledView {
     /// Cuts a plan. `plan` is the stable form, `optimized` the same after Kaplan's rules.
     pub fn new(name: &str, plan: LogicalPlan, optimized: LogicalPlan) -> Result<Self> {
+        temporal::check(&plan)?;
         let cut = find_cut(&optimized)?;
         let core_plan = cut.unwrap_or_else(|| optimized.clone());
         let tail = (core_plan != optimized).then(|| replace(&optimized, &core_plan)).transpose()?;
@@ -151,7 +189,8 @@ impl CompiledView {
         };
         let mut circuit = Circuit::new(root, after);
         let deltas = vec![Vec::new(); sources.len()];
-        circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() })?;
+        let clocks = Clocks::default();
+        circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled: after })?;
         Ok(circuit)
     }
 
@@ -167,41 +206,50 @@ impl CompiledView {
         shown
     }
 
+    /// Whether it reads changes of tables as they were.
+    #[must_use]
+    pub fn reads_changes(&self) -> bool {
+        self.sources.iter().any(|s| s.form == Form::Changes)
+    }
+
     /// The names of the streams that the view reads.
     #[must_use]
     pub fn streams(&self) -> BTreeSet<String> {
         self.sources.iter().map(|s| s.stream.clone()).collect()
     }
 
-    /// The names of the streams in a plan.
-    pub fn streams_of(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
-        let mut streams = BTreeSet::new();
+    /// What a plan reads: the streams by name, and which of their rows.
+    pub fn inputs_of(plan: &LogicalPlan) -> Result<BTreeSet<(String, Form)>> {
+        let mut inputs = BTreeSet::new();
         plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
                 && let Some(stream) =
                     source_as_provider(&scan.source)?.as_ref().downcast_ref::<StreamTable>()
             {
-                streams.insert(stream.name.clone());
+                inputs.insert((stream.name.clone(), stream.form));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        Ok(streams)
+        Ok(inputs)
     }
 
     /// A plan with the tables that hold its streams' rows, at what the clocks show.
     pub fn over(
         plan: &LogicalPlan,
         clocks: &Clocks,
-        table: &dyn Fn(&str) -> Result<Arc<dyn TableProvider>>,
+        table: &dyn Fn(&str, Form) -> Result<Rows>,
     ) -> Result<LogicalPlan> {
         let mut failure = None;
-        let plan = clock::at(plan, clocks)?.transform_up_with_subqueries(|node| {
+        let plan = clock::at(plan, clocks)?;
+        let plan = plan.transform_up_with_subqueries(temporal::spelled_out);
+        let plan = plan.map_err(Error::out_of)?.data;
+        let plan = plan.transform_up_with_subqueries(|node| {
             let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
             let provider = source_as_provider(&scan.source)?;
             let Some(stream) = provider.as_ref().downcast_ref::<StreamTable>() else {
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
             };
-            match table(&stream.name) {
+            match table(&stream.name, stream.form) {
                 Ok(rows) => scan.source = provider_as_source(rows),
                 Err(e) => failure = Some(e),
             }
@@ -354,6 +402,8 @@ fn replace(plan: &LogicalPlan, node: &LogicalPlan) -> Result<LogicalPlan> {
             schema,
             append_only: false,
             watermark: false,
+            key: Vec::new(),
+            form: Form::Rows,
         }))
     })?;
     put_in_place(plan, node, &replacement)

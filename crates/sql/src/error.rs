@@ -29,6 +29,22 @@ impl Error {
     pub(crate) fn unsupported(construct: impl Into<String>, hint: impl Into<String>) -> Self {
         Error::Unsupported { construct: construct.into(), hint: hint.into() }
     }
+
+    /// The error on its way through DataFusion's code; [`Error::out_of`] has it back.
+    pub(crate) fn inside(self) -> DataFusionError {
+        DataFusionError::External(Box::new(self))
+    }
+
+    /// See [`Error::inside`].
+    pub(crate) fn out_of(error: DataFusionError) -> Self {
+        match error {
+            DataFusionError::External(inner) => match inner.downcast::<Error>() {
+                Ok(own) => *own,
+                Err(other) => Error::Plan(DataFusionError::External(other)),
+            },
+            other => Error::Plan(other),
+        }
+    }
 }
 
 /// A result whose error is [`Error`].

@@ -28,6 +28,7 @@ mod row_tail;
 mod rows_tests;
 mod single;
 mod subqueries;
+mod temporal;
 mod ties;
 mod top;
 mod tries;

@@ -1,22 +1,27 @@
 //! From a logical plan to operators. What is not on the list here is refused by name: a view that
 //! is accepted is right.
 
-use crate::compile::SourceInfo;
-use crate::planner::StreamTable;
+use crate::compile::{COMMIT_POSITION, SourceInfo, WEIGHT_POSITION};
+use crate::planner::{StreamTable, hidden};
+use crate::temporal::{self, TemporalJoin};
 use crate::{Error, Result, clock, grouping_sets, recompute, ties, top};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, NullEquality};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::expr::Sort as SortExpr;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{self as logical, Expr, FetchType, LogicalPlan, SkipType};
+use datafusion::logical_expr::{
+    self as logical, Expr, ExprSchemable, FetchType, LogicalPlan, SkipType,
+};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use kaplan_circuit::{
-    Aggregate, AggregateSpec, Constant, Filter, FilteredFunction, Join, JoinKeys, Operator,
-    Project, Recompute, Source, Union, Unnest,
+    Aggregate, AggregateSpec, Constant, Filter, FilteredFunction, FirstRows, Join, JoinKeys,
+    Operator, Project, Recompute, Source, Stamps, Union, Unnest,
 };
 use std::sync::Arc;
 
@@ -152,6 +157,8 @@ fn is_constant(plan: &LogicalPlan) -> Result<bool> {
 /// The operators of a plan; sources are added to the list.
 pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box<dyn Operator>> {
     if is_constant(plan)? {
+        let plan = plan.clone().transform_up_with_subqueries(temporal::spelled_out);
+        let plan = &plan.map_err(Error::out_of)?.data;
         return Ok(Box::new(Constant::new(recompute::rows_of(plan, &arrow_schema(plan))?)));
     }
     match plan {
@@ -193,6 +200,10 @@ pub fn operator(plan: &LogicalPlan, sources: &mut Vec<SourceInfo>) -> Result<Box
         }
         LogicalPlan::Unnest(unnest) => lower_unnest(plan, unnest, sources),
         LogicalPlan::Join(join) => lower_join(plan, join, sources),
+        LogicalPlan::Extension(_) => match temporal::of_plan(plan) {
+            Some(join) => lower_temporal(plan, join, sources),
+            None => Err(unsupported_node(plan)),
+        },
         LogicalPlan::Aggregate(aggregate) => lower_aggregate(plan, aggregate, sources),
         LogicalPlan::Window(window) => lower_window(plan, window, sources, false),
         // The order of rows means nothing to what stands above.
@@ -229,15 +240,60 @@ fn source(scan: &logical::TableScan, sources: &mut Vec<SourceInfo>) -> Result<Bo
     };
     let schema = stream.schema.project(&columns).map_err(kaplan_circuit::Error::from)?;
     let schema = nullable(&Arc::new(schema));
-    let index = sources.len();
+    let (index, form, append_only) = (sources.len(), stream.form, stream.append_only);
+    let own = stream.schema.fields().len() - hidden(form).len();
+    let place = |column: usize| match column.checked_sub(own) {
+        None => column,
+        Some(0) => COMMIT_POSITION,
+        Some(_) => WEIGHT_POSITION,
+    };
     sources.push(SourceInfo {
         stream: stream.name.clone(),
-        columns,
+        columns: columns.into_iter().map(place).collect(),
         schema: SchemaRef::clone(&schema),
-        append_only: stream.append_only,
+        append_only,
+        form,
     });
     let name = stream.name.clone();
-    Ok(Box::new(Source { index, name, schema, append_only: stream.append_only }))
+    Ok(Box::new(Source { index, name, schema, append_only, form }))
+}
+
+fn lower_temporal(
+    plan: &LogicalPlan,
+    join: &TemporalJoin,
+    sources: &mut Vec<SourceInfo>,
+) -> Result<Box<dyn Operator>> {
+    if !clock::clocks_of(&join.left)?.is_empty() {
+        return Err(Error::unsupported(
+            "a join as of processing time whose left side has now()",
+            "compare with now() in WHERE above the join",
+        ));
+    }
+    let condition = join.condition()?;
+    let (of_left, of_right) = (join.left.schema(), join.right.schema());
+    let (left, right) = (operator(&join.left, sources)?, operator(&join.right, sources)?);
+    if !left.insert_only() {
+        return Err(Error::unsupported(
+            "a join as of processing time whose left side is not only added to",
+            "join a stream with the table",
+        ));
+    }
+    let place = |stamp: usize, schema: &DFSchemaRef| match &join.stamps[stamp] {
+        Expr::Column(column) => Ok(schema.index_of_column(column)?),
+        other => Err(Error::unsupported(format!("{other} as a commit"), "report this query")),
+    };
+    let stamps = Stamps {
+        left: place(0, of_left)?,
+        version: place(1, of_right)?,
+        weight: place(2, of_right)?,
+    };
+    let residual = condition.residual.map(|r| expression(&r, plan.schema())).transpose()?;
+    let (pairs, null_equals_null) = (condition.keys, false);
+    let ours = pairs.iter().map(|(l, _)| expression(l, of_left)).collect::<Result<_>>()?;
+    let theirs = pairs.iter().map(|(_, r)| expression(r, of_right)).collect::<Result<_>>()?;
+    let keys = JoinKeys { left: ours, right: theirs, residual, null_equals_null };
+    let schema = arrow_schema(plan);
+    Ok(Box::new(kaplan_circuit::TemporalJoin::new(left, right, keys, stamps, join.outer, schema)?))
 }
 
 fn lower_unnest(
@@ -334,10 +390,33 @@ fn lower_window(
     let input = operator(&window.input, sources)?;
     let keys = physical(&partition, window.input.schema())?;
     let output = physical(&partition, plan.schema())?;
+    let numbered = top::numbered(plan).filter(|_| first && input.insert_only());
+    if let Some((order, most)) =
+        numbered.filter(|_| partition.iter().all(|e| is_one_form(e, window)))
+    {
+        let schema = window.input.schema();
+        let key = |sort: &SortExpr| {
+            let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+            Ok((expression(&sort.expr, schema)?, options))
+        };
+        let order = order.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let node = FirstRows::new(input, keys, output, (order, most), arrow_schema(plan))?;
+        return Ok(Box::new(node));
+    }
     let what = if first { "first rows" } else { "window functions" };
     let unit = recompute::plan(plan, &window.input, what)?;
     let node = Recompute::new(input, keys, output, unit, arrow_schema(plan), false)?;
     Ok(Box::new(if first { node.of_first_rows() } else { node }))
+}
+
+/// Whether a window takes values of the expression for equal just where they are the same bits: it does
+/// for zeros of both signs, which are one key in a trace.
+fn is_one_form(expr: &Expr, window: &logical::Window) -> bool {
+    let data_type = expr.get_type(window.input.schema());
+    data_type.is_ok_and(|t| {
+        let interval = matches!(t, DataType::Interval(_) | DataType::Duration(_));
+        !t.is_floating() && !t.is_nested() && !interval
+    })
 }
 
 /// `ORDER BY .. LIMIT` below other operators: the whole input is one key.
@@ -478,7 +557,6 @@ pub(crate) fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn Ph
 }
 
 pub(crate) fn contains_subquery(expr: &Expr) -> bool {
-    use datafusion::common::tree_node::TreeNode;
     expr.exists(|e| {
         Ok(matches!(
             e,

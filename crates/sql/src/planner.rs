@@ -10,7 +10,7 @@ use crate::compile::CompiledView;
 use crate::dialect::{self, Functions};
 use crate::{Error, Result};
 use crate::{refused, rewrite, subqueries};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
@@ -44,6 +44,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as PlannedStatement;
 use datafusion::sql::sqlparser::ast::{ExprWithAlias, Query, Statement};
+use kaplan_circuit::{Form, LSN_COLUMN, WEIGHT_COLUMN};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The catalog and schema that unqualified names are looked up in.
@@ -64,6 +65,8 @@ pub enum Relation {
         append_only: bool,
         /// Whether it has a watermark.
         watermark: bool,
+        /// The columns of a table's primary key.
+        key: Vec<String>,
     },
     /// A view, by its plan down to streams.
     View {
@@ -86,6 +89,36 @@ pub struct StreamTable {
     pub append_only: bool,
     /// Whether it has a watermark.
     pub watermark: bool,
+    /// The columns of a table's primary key.
+    pub key: Vec<String>,
+    /// Which of its rows are read; the schema has the columns of that form.
+    pub form: Form,
+}
+
+impl StreamTable {
+    /// The same in a form that has more columns at its end.
+    pub(crate) fn in_form(&self, form: Form) -> Self {
+        let fields = self.schema.fields().iter().cloned();
+        let more = hidden(form).iter().map(|name| Field::new(*name, DataType::Int64, false));
+        let fields: Vec<FieldRef> = fields.chain(more.map(Arc::new)).collect();
+        Self {
+            name: self.name.clone(),
+            schema: Arc::new(Schema::new(fields)),
+            append_only: self.append_only || form == Form::Changes,
+            watermark: self.watermark,
+            key: self.key.clone(),
+            form,
+        }
+    }
+}
+
+/// The columns that a form has behind those of the stream, as the lake calls them.
+pub(crate) fn hidden(form: Form) -> &'static [&'static str] {
+    match form {
+        Form::Rows => &[],
+        Form::Stamped => &[LSN_COLUMN],
+        Form::Changes => &[LSN_COLUMN, WEIGHT_COLUMN],
+    }
 }
 
 #[async_trait]
@@ -273,12 +306,14 @@ impl Planner {
 #[must_use]
 pub fn table_of(relation: &Relation) -> (Option<String>, String, Arc<dyn TableProvider>) {
     let (name, table): (_, Arc<dyn TableProvider>) = match relation {
-        Relation::Stream { name, schema, append_only, watermark } => {
+        Relation::Stream { name, schema, append_only, watermark, key } => {
             let table = StreamTable {
                 name: name.clone(),
                 schema: SchemaRef::clone(schema),
                 append_only: *append_only,
                 watermark: *watermark,
+                key: key.clone(),
+                form: Form::Rows,
             };
             (name, Arc::new(table))
         }
@@ -413,11 +448,11 @@ mod tests {
 
     async fn compile(sql: &str) -> CompiledView {
         let schema = Arc::new(Schema::new(vec![
-            Field::new("a", arrow::datatypes::DataType::Int64, true),
-            Field::new("b", arrow::datatypes::DataType::Int64, true),
+            Field::new("a", DataType::Int64, true),
+            Field::new("b", DataType::Int64, true),
         ]));
-        let stream =
-            Relation::Stream { name: "s".into(), schema, append_only: true, watermark: false };
+        let (name, key) = ("s".into(), Vec::new());
+        let stream = Relation::Stream { name, schema, append_only: true, watermark: false, key };
         let query = dialect::parse_query(sql).unwrap();
         Planner::new().compile("v", &[], &query, &[stream]).await.unwrap()
     }

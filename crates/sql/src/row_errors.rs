@@ -13,7 +13,7 @@
 
 use crate::functions::row_to_json;
 use crate::tries;
-use crate::{Result, dialect, lower};
+use crate::{Result, dialect, lower, temporal};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue};
 use datafusion::functions::core::expr_fn::{coalesce, named_struct};
@@ -126,6 +126,9 @@ fn row_of(schema: &DFSchema) -> Result<Expr> {
     let names: Vec<&str> = schema.fields().iter().map(|f| dialect::shown_name(f.name())).collect();
     let mut fields = Vec::with_capacity(2 * names.len());
     for (column, name) in schema.columns().into_iter().zip(&names) {
+        if temporal::is_stamp(&column.name) {
+            continue;
+        }
         let twice = names.iter().filter(|n| *n == name).count() > 1;
         let name = match &column.relation {
             Some(table) if twice => format!("{}.{name}", table.table()),

@@ -36,7 +36,8 @@ fn rows() -> RecordBatch {
 
 async fn compile(sql: &str) -> crate::Result<CompiledView> {
     let schema = rows().schema();
-    let stream = Relation::Stream { name: "s".into(), schema, append_only: true, watermark: false };
+    let (name, key) = ("s".into(), Vec::new());
+    let stream = Relation::Stream { name, schema, append_only: true, watermark: false, key };
     let query = dialect::parse_query(sql)?;
     Planner::new().compile("v", &[], &query, &[stream]).await
 }
@@ -57,7 +58,7 @@ fn sorted(batches: &[RecordBatch]) -> Vec<String> {
 
 async fn plain(view: &CompiledView) -> Vec<String> {
     let state = Planner::new().session(vec![]).unwrap();
-    let table = |_: &str| {
+    let table = |_: &str, _| {
         let rows = rows();
         Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?) as Arc<_>)
     };
@@ -70,7 +71,8 @@ fn circuit(view: &CompiledView) -> Vec<String> {
     let mut circuit = view.circuit(Lsn(0)).unwrap();
     let of = |columns: &[usize]| vec![Delta::insert(rows().project(columns).unwrap())];
     let deltas: Vec<_> = view.sources.iter().map(|s| of(&s.columns)).collect();
-    circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() }).unwrap();
+    let (clocks, settled) = (Clocks::default(), Lsn(1));
+    circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled }).unwrap();
     let snapshot = circuit.snapshot();
     let rows = snapshot.output.read(&snapshot.batches_after(Lsn(0)), "v").unwrap();
     let schema: SchemaRef = SchemaRef::clone(&view.core_schema);
@@ -215,7 +217,11 @@ async fn views_refuse_constructs_by_the_names_that_sql_has() {
         ("SELECT a.id FROM s AS a ASOF JOIN s AS b WHERE a.id > b.id", "an ASOF JOIN without ON"),
         (
             "SELECT a.id FROM s AS a JOIN s FOR SYSTEM_TIME AS OF PROCTIME() AS b ON a.id = b.id",
-            "FOR SYSTEM_TIME AS OF",
+            "a join as of processing time with the stream s, which has no primary key,",
+        ),
+        (
+            "SELECT a.id FROM s AS a JOIN s FOR SYSTEM_TIME AS OF a.at AS b ON a.id = b.id",
+            "this FOR SYSTEM_TIME AS OF",
         ),
         ("SELECT a.id FROM s AS a CROSS APPLY (SELECT 1) AS b", "APPLY"),
         ("SELECT id, random() FROM s", "random()"),
@@ -372,7 +378,8 @@ async fn state_is_bounded_where_sql_bounds_it() {
         for _ in 0..12 {
             let of = |columns: &[usize]| vec![Delta::insert(rows().project(columns).unwrap())];
             let deltas: Vec<_> = view.sources.iter().map(|s| of(&s.columns)).collect();
-            circuit.step(&Input { deltas: &deltas, clocks: &Clocks::default() }).unwrap();
+            let (clocks, settled) = (Clocks::default(), Lsn(1));
+            circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled }).unwrap();
         }
         let (sizes, names) = (circuit.sizes(), circuit.keepers());
         assert_eq!(sizes.len(), names.len(), "{names:?}");

@@ -14,7 +14,7 @@
 //! `EXCEPT ALL` and `INTERSECT ALL` count rows, which joins do not: rows get a number among their
 //! equals, which is compared too.
 
-use crate::{Result, asof, orders, single, ties};
+use crate::{Error, Result, asof, orders, single, temporal, ties};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, JoinType, NullEquality};
 use datafusion::functions_aggregate::expr_fn::count;
@@ -32,10 +32,11 @@ use std::sync::Arc;
 /// What DataFusion calls the number of a row among its equals here.
 const COPY: &str = "_copy";
 
-/// Spells out the subqueries, the counted set operations, `ASOF` joins and `WITH TIES` of a plan.
+/// Spells out the subqueries, the counted set operations, `ASOF` joins and `WITH TIES` of a plan, and
+/// makes nodes of joins as of processing time.
 pub(crate) fn spelled_out(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = RewriteSetComparison::new().rewrite(plan, &OptimizerContext::new())?.data;
-    Ok(plan.transform_up_with_subqueries(of_node)?.data)
+    Ok(plan.transform_up_with_subqueries(of_node).map_err(Error::out_of)?.data)
 }
 
 fn of_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
@@ -47,6 +48,9 @@ fn of_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionErro
         }
         LogicalPlan::Join(join) if asof::is_asof(&join) => {
             asof::spelled_out(&join).map(Transformed::yes)
+        }
+        LogicalPlan::Join(join) if temporal::is_temporal(&join) => {
+            temporal::node(&join).map(Transformed::yes)
         }
         LogicalPlan::Join(join) if counts_rows(&join) => counted(join).map(Transformed::yes),
         LogicalPlan::Limit(limit) if ties::is_with_ties(&limit) => {

@@ -3,9 +3,11 @@
 //! only added, the others need not be kept.
 
 use crate::Result;
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DataFusionError, ScalarValue};
-use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::expr::Sort;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Expr, Filter, LogicalPlan, Operator, Projection};
 use std::sync::Arc;
 
@@ -26,6 +28,38 @@ pub(crate) fn split(predicate: &Expr, filter: &Filter) -> (Option<LogicalPlan>, 
         Some(plan) => (Some(plan), conjunction(rest)),
         None => (None, Some(predicate.clone())),
     }
+}
+
+/// The order by which rows are numbered and how many of them are taken, where the plan is that of the
+/// first parts of a condition over `row_number()`.
+pub(crate) fn numbered(plan: &LogicalPlan) -> Option<(Vec<Sort>, usize)> {
+    let LogicalPlan::Filter(filter) = plan else { return None };
+    let LogicalPlan::Window(window) = filter.input.as_ref() else { return None };
+    let [call] = window.window_expr.as_slice() else { return None };
+    let Expr::WindowFunction(call) = call.clone().unalias_nested().data else { return None };
+    if call.fun.name() != "row_number" || call.params.order_by.is_empty() {
+        return None;
+    }
+    let most = split_conjunction(&filter.predicate).into_iter().map(most).min()??;
+    Some((call.params.order_by, most))
+}
+
+/// How many rows a condition takes that [`takes_first`].
+fn most(part: &Expr) -> Option<usize> {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part else { return None };
+    let (op, bound) = match (left.as_ref(), right.as_ref()) {
+        (_, Expr::Literal(bound, _)) => (*op, bound),
+        (Expr::Literal(bound, _), _) => (op.swap()?, bound),
+        _ => return None,
+    };
+    if !bound.data_type().is_integer() {
+        return None;
+    }
+    let ScalarValue::Int64(Some(bound)) = bound.cast_to(&DataType::Int64).ok()? else {
+        return None;
+    };
+    let most = if op == Operator::Lt { bound.checked_sub(1)? } else { bound };
+    usize::try_from(most.max(0)).ok()
 }
 
 /// A filter directly over the window, where only a choice of columns stands between them.

@@ -23,4 +23,5 @@ mod row_errors;
 mod sinks;
 mod stopped;
 mod support;
+mod temporal;
 mod types;

@@ -250,7 +250,8 @@ fn with_symmetric_bounds(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 
 /// Turns `ASOF [LEFT] JOIN r ON condition` into `[LEFT] JOIN r ON kaplan_asof(true) AND condition`. A
 /// `MATCH_CONDITION (times)` before `ON`, as Snowflake writes it, is a part of the condition. Refuses one
-/// without a condition, which would be read as an alias, and joins as of processing time.
+/// without a condition, which would be read as an alias. `JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON condition`
+/// becomes `JOIN t ON kaplan_temporal(true) AND condition`; other times are refused.
 fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     if !tokens.iter().any(|t| is_word(&t.token, "ASOF") || is_word(&t.token, "SYSTEM_TIME")) {
         return Ok(tokens);
@@ -260,13 +261,18 @@ fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSp
     let is =
         |at: usize, word: &str| words.get(at).is_some_and(|i| is_word(&tokens[*i].token, word));
     let (mut dropped, mut marked, mut joined) = (Vec::new(), Vec::new(), Vec::new());
-    if let Some(at) = (0..words.len()).find(|at| is(*at, "FOR") && is(at + 1, "SYSTEM_TIME")) {
-        let place = tokens[words[at]].span.start;
-        return Err(Error::unsupported("FOR SYSTEM_TIME AS OF is not supported")
-            .hint(
-                "join the table as it is, or write ASOF JOIN .. ON l.key = r.key AND l.at >= r.at",
-            )
-            .at(place.line, place.column));
+    for at in (0..words.len()).filter(|at| is(*at, "FOR") && is(at + 1, "SYSTEM_TIME")) {
+        let Some(on) = condition_as_of_now(&tokens, &words, at) else {
+            let place = tokens[words[at]].span.start;
+            return Err(Error::unsupported("this FOR SYSTEM_TIME AS OF is not supported")
+                .hint(
+                    "write l JOIN t FOR SYSTEM_TIME AS OF PROCTIME() AS r ON l.key = r.key, or for a time of \
+                     the rows ASOF JOIN .. ON l.key = r.key AND l.at >= r.at",
+                )
+                .at(place.line, place.column));
+        };
+        dropped.extend(&words[at..at + AS_OF_NOW]);
+        marked.push((on, crate::functions::TEMPORAL));
     }
     for start in (0..words.len()).filter(|at| is(*at, "ASOF")) {
         let joins = ["JOIN", "LEFT", "INNER", "RIGHT", "FULL"];
@@ -285,12 +291,14 @@ fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSp
                 Token::Comma | Token::SemiColon => break,
                 _ if is(at, "WHERE") || is(at, "ASOF") => break,
                 _ if is(at, "MATCH_CONDITION") && !matched => {
-                    marked.push(words[at]);
+                    marked.push((words[at], crate::functions::ASOF));
                     matched = true;
                 }
                 _ if is(at, "ON") => {
-                    let to = if matched { &mut joined } else { &mut marked };
-                    to.push(words[at]);
+                    match matched {
+                        true => joined.push(words[at]),
+                        false => marked.push((words[at], crate::functions::ASOF)),
+                    }
                     break;
                 }
                 _ => {}
@@ -310,11 +318,11 @@ fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSp
             continue;
         } else if joined.contains(&index) {
             token.token = Token::make_word("AND", None);
-        } else if marked.contains(&index) {
+        } else if let Some((_, marker)) = marked.iter().find(|(at, _)| *at == index) {
             token.token = Token::make_word("ON", None);
             out.push(token);
             let words = [
-                Token::make_word(crate::functions::ASOF, None),
+                Token::make_word(marker, None),
                 Token::LParen,
                 Token::make_word("true", None),
                 Token::RParen,
@@ -327,6 +335,28 @@ fn with_asof_in_conditions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSp
         out.push(token);
     }
     Ok(out)
+}
+
+/// How many words `FOR SYSTEM_TIME AS OF PROCTIME()` has.
+const AS_OF_NOW: usize = 7;
+
+/// The `ON` of a join whose right side is as of processing time; `words` are the tokens that count, `at`
+/// the place of `FOR` among them. None: it is another time, or no such join.
+fn condition_as_of_now(tokens: &[TokenWithSpan], words: &[usize], at: usize) -> Option<usize> {
+    let token = |at: usize| words.get(at).map(|index| &tokens[*index].token);
+    let is = |at: usize, word: &str| token(at).is_some_and(|token| is_word(token, word));
+    let now = is(at + 2, "AS") && is(at + 3, "OF") && is(at + 4, "PROCTIME");
+    let call = token(at + 5) == Some(&Token::LParen) && token(at + 6) == Some(&Token::RParen);
+    let alias = |at: usize| {
+        let word = matches!(token(at), Some(Token::Word(_)));
+        word && !["ON", "USING", "JOIN", "LEFT", "INNER", "CROSS", "WHERE"]
+            .iter()
+            .any(|w| is(at, w))
+    };
+    let mut next = at + AS_OF_NOW;
+    next += usize::from(is(next, "AS"));
+    next += usize::from(alias(next));
+    (now && call && is(next, "ON")).then(|| words[next])
 }
 
 /// Turns `SESSION(t PARTITION BY key, ts, gap)`, which is no call that `sqlparser` reads, into

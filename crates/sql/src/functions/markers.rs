@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// In the `ON` of an `ASOF JOIN`.
 pub(crate) const ASOF: &str = "kaplan_asof";
+/// In the `ON` of a join with a table `FOR SYSTEM_TIME AS OF PROCTIME()`.
+pub(crate) const TEMPORAL: &str = "kaplan_temporal";
 /// Around the number of rows of `FETCH FIRST n ROWS WITH TIES`.
 pub(crate) const WITH_TIES: &str = "kaplan_with_ties";
 /// `kaplan_single(count, value)`: the value of a subquery that has this many rows.
@@ -26,6 +28,10 @@ pub(super) fn all() -> Vec<Def> {
     };
     vec![
         def(ASOF, &[strict(&[Kind::Bool], Kind::Bool, |_| exec_err!("ASOF stands for a join"))]),
+        def(
+            TEMPORAL,
+            &[strict(&[Kind::Bool], Kind::Bool, |_| exec_err!("SYSTEM_TIME stands for a join"))],
+        ),
         def(WITH_TIES, &[strict(&[Kind::Int], Kind::Int, |v| Ok(v[0].clone()))]),
         def(SINGLE, &[single]),
     ]

@@ -38,7 +38,7 @@ pub mod value;
 
 pub use column::{Misfit, assign, canonical, read_text};
 pub use logical::Logical;
-pub(crate) use markers::{ASOF, WITH_TIES};
+pub(crate) use markers::{ASOF, TEMPORAL, WITH_TIES};
 pub use parse::parse;
 pub use text::sql_text;
 

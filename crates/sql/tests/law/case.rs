@@ -1,7 +1,7 @@
 //! One case: a schema, a view, a history; every path's answer is compared with the truth.
 
 use crate::compare::{difference, same_types};
-use crate::data::{Commit, Table, commits, show, tables};
+use crate::data::{Commit, Table, commits, show, tables, tables_with_keys};
 use crate::grammar::Grammar;
 use crate::paths::{Rows, Subject, random_cut};
 use crate::truth;
@@ -52,6 +52,24 @@ impl Case {
             views.push(("v0".to_string(), first.sql));
         }
         views.push(("v".to_string(), grammar.view().sql));
+        let (plain, joins) = (grammar.plain, grammar.joins + grammar.subqueries);
+        let mut commits = commits(rng, &tables, exact);
+        commits.truncate([60, 24, 8][joins.min(2)]);
+        Self { tables, views, commits, plain }
+    }
+
+    /// A case of joins as of processing time, alone or below another view.
+    pub fn as_of_now(rng: &mut ChaCha8Rng) -> Self {
+        let tables = tables_with_keys(rng);
+        let exact = rng.random_bool(0.6);
+        let below = rng.random_bool(0.5);
+        let mut grammar = Grammar::new(rng, &tables, exact);
+        let first = grammar.as_of_now(&tables);
+        let mut views = vec![(if below { "v0" } else { "v" }.to_string(), first.sql.clone())];
+        if below {
+            grammar.only_view("v0", &first);
+            views.push(("v".to_string(), grammar.view().sql));
+        }
         let (plain, joins) = (grammar.plain, grammar.joins + grammar.subqueries);
         let mut commits = commits(rng, &tables, exact);
         commits.truncate([60, 24, 8][joins.min(2)]);
@@ -122,7 +140,17 @@ impl Case {
             Core::States { .. } => "states",
             Core::Rows(_) => "rows",
         }];
-        if self.plain && view.clocks.is_empty() {
+        if self.views[0].1.contains(truth::AS_OF_NOW) {
+            if self.plain && view.clocks.is_empty() {
+                let changes = subject.flat(0..all);
+                let text = truth::run_by_commit(&self.views, &self.tables, &changes, all).await;
+                // As below.
+                if text.is_ok() {
+                    agree("the joins commit by commit in plain DataFusion", &truth, text)?;
+                    done.push("by commit");
+                }
+            }
+        } else if self.plain && view.clocks.is_empty() {
             let changes = subject.flat(0..all);
             let text = truth::run_text(&self.views, &self.tables, &changes).await;
             // It may fail on times that only microseconds reach.

@@ -3,11 +3,12 @@
 //! each is a list of weighted rows, and at every prefix no row has a negative weight.
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
-use kaplan_circuit::Delta;
-use kaplan_sql::Relation;
+use kaplan_base::Lsn;
+use kaplan_circuit::{Delta, Form};
 use kaplan_sql::dialect::arrow_type;
+use kaplan_sql::{Relation, SourceInfo};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -43,6 +44,8 @@ pub struct Table {
     pub name: String,
     pub columns: Vec<Column>,
     pub append_only: bool,
+    /// Whether the first column is a primary key: of one key there is one row.
+    pub keyed: bool,
 }
 
 /// A row with its weight in one commit.
@@ -51,6 +54,8 @@ pub struct Change {
     pub table: usize,
     pub row: Vec<ScalarValue>,
     pub weight: i64,
+    /// The commit, from 1.
+    pub lsn: u64,
 }
 
 /// One atomic set of changes.
@@ -68,6 +73,7 @@ impl Table {
             schema: self.schema(),
             append_only: self.append_only,
             watermark: true,
+            key: if self.keyed { vec![self.columns[0].name.clone()] } else { Vec::new() },
         }
     }
 
@@ -81,7 +87,8 @@ impl Table {
             })
             .collect();
         let kind = if self.append_only { "STREAM" } else { "TABLE" };
-        format!("CREATE {kind} {} ({})", self.name, columns.join(", "))
+        let key = if self.keyed { ", PRIMARY KEY (first column)" } else { "" };
+        format!("CREATE {kind} {} ({}{key})", self.name, columns.join(", "))
     }
 }
 
@@ -113,9 +120,25 @@ pub fn tables(rng: &mut ChaCha8Rng) -> Vec<Table> {
             if rng.random_bool(0.5) {
                 (columns[1].sql_type, columns[1].class) = TYPES[rng.random_range(8..10)];
             }
-            Table { name: format!("t{t}"), columns, append_only: rng.random_bool(0.5) }
+            let append_only = rng.random_bool(0.5);
+            Table { name: format!("t{t}"), columns, append_only, keyed: false }
         })
         .collect()
+}
+
+/// The same, a stream first, and one or two tables with keys.
+pub fn tables_with_keys(rng: &mut ChaCha8Rng) -> Vec<Table> {
+    let mut tables = tables(rng);
+    tables.truncate(2);
+    tables[0].append_only = true;
+    for name in ["r", "q"].into_iter().take(rng.random_range(1..=2)) {
+        let width = rng.random_range(1..=4);
+        let mut columns: Vec<_> = (0..width).map(|c| column(rng, c)).collect();
+        (columns[0].sql_type, columns[0].class) = TYPES[[0, 1, 2, 5, 7][rng.random_range(0..5)]];
+        columns[0].nullable = false;
+        tables.push(Table { name: name.into(), columns, append_only: false, keyed: true });
+    }
+    tables
 }
 
 fn column(rng: &mut ChaCha8Rng, index: usize) -> Column {
@@ -128,16 +151,41 @@ pub fn commits(rng: &mut ChaCha8Rng, tables: &[Table], exact: bool) -> Vec<Commi
     let mut held: Vec<Vec<Vec<ScalarValue>>> = vec![Vec::new(); tables.len()];
     let most = *[3, 12, 60].choose(rng).unwrap();
     let count = rng.random_range(0..=most);
-    (0..count)
+    let commits = (0..count)
         .map(|_| {
             let mut commit = Vec::new();
             for _ in 0..rng.random_range(0..=4) {
                 let table = rng.random_range(0..tables.len());
                 change(rng, tables, table, exact, &mut held[table], &mut commit);
             }
-            commit
+            net(tables, commit)
         })
-        .collect()
+        .collect();
+    numbered(commits)
+}
+
+/// The commits with their numbers in their changes.
+pub fn numbered(mut commits: Vec<Commit>) -> Vec<Commit> {
+    for (commit, lsn) in commits.iter_mut().zip(1..) {
+        commit.iter_mut().for_each(|change| change.lsn = lsn);
+    }
+    commits
+}
+
+/// The sequencer logs of a table with a key what a commit changes on the whole.
+fn net(tables: &[Table], commit: Commit) -> Commit {
+    let mut sum: Commit = Vec::new();
+    for change in commit {
+        let same = |c: &&mut Change| {
+            tables[c.table].keyed && c.table == change.table && c.row == change.row
+        };
+        match sum.iter_mut().find(same) {
+            Some(there) => there.weight += change.weight,
+            None => sum.push(change),
+        }
+    }
+    sum.retain(|change| change.weight != 0);
+    sum
 }
 
 fn change(
@@ -151,7 +199,7 @@ fn change(
     let take_away = !tables[table].append_only && !held.is_empty() && rng.random_bool(0.5);
     if take_away {
         let row = held.swap_remove(rng.random_range(0..held.len()));
-        commit.push(Change { table, row, weight: -1 });
+        commit.push(Change { table, row, weight: -1, lsn: 0 });
         if rng.random_bool(0.5) {
             return;
         }
@@ -161,9 +209,15 @@ fn change(
     } else {
         tables[table].columns.iter().map(|c| value(rng, c, exact)).collect()
     };
-    let weight = if !tables[table].append_only && rng.random_bool(0.1) { 2 } else { 1 };
+    let twice = !tables[table].append_only && rng.random_bool(0.1);
+    let weight = if twice && !tables[table].keyed { 2 } else { 1 };
+    let same = |old: &Vec<ScalarValue>| tables[table].keyed && old[0] == row[0];
+    if let Some(old) = held.iter().position(same) {
+        let row = held.swap_remove(old);
+        commit.push(Change { table, row, weight: -1, lsn: 0 });
+    }
     held.extend(std::iter::repeat_n(row.clone(), weight));
-    commit.push(Change { table, row, weight: weight as i64 });
+    commit.push(Change { table, row, weight: weight as i64, lsn: 0 });
 }
 
 /// A value of the column's type.
@@ -227,6 +281,43 @@ pub fn delta(tables: &[Table], table: usize, changes: &[Change]) -> Option<Delta
     Some(Delta::weighted(rows, weights))
 }
 
+/// What a source has of changes; rows of several commits in one delta where it does not tell them apart.
+pub fn source_deltas(tables: &[Table], source: &SourceInfo, changes: &[Change]) -> Vec<Delta> {
+    let table = tables.iter().position(|t| t.name == source.stream).unwrap();
+    let mut commits: Vec<u64> = changes.iter().map(|c| c.lsn).collect();
+    commits.sort_unstable();
+    commits.dedup();
+    if source.form == Form::Rows {
+        commits.truncate(1);
+    }
+    let of_commit = |lsn: &u64| {
+        let is_in = |c: &&Change| source.form == Form::Rows || c.lsn == *lsn;
+        let changes: Vec<Change> = changes.iter().filter(is_in).cloned().collect();
+        let delta = delta(tables, table, &changes)?;
+        Some(source.rows(Lsn(*lsn), &delta).unwrap())
+    };
+    commits.iter().filter_map(of_commit).collect()
+}
+
+/// The rows of one table in the form that a plan reads.
+pub fn rows_in(tables: &[Table], table: usize, form: Form, changes: &[Change]) -> RecordBatch {
+    if form == Form::Rows {
+        return rows_of(tables, table, changes);
+    }
+    let ours: Vec<_> = changes.iter().filter(|c| c.table == table).collect();
+    let own = tables[table].schema();
+    let rows = batch(&own, &ours.iter().map(|c| &c.row).collect::<Vec<_>>());
+    let mut columns = rows.columns().to_vec();
+    let mut fields: Vec<_> = own.fields().iter().cloned().collect();
+    columns.push(Arc::new(ours.iter().map(|c| Some(c.lsn as i64)).collect::<Int64Array>()));
+    fields.push(Arc::new(Field::new("_lsn", DataType::Int64, false)));
+    if form == Form::Changes {
+        columns.push(Arc::new(ours.iter().map(|c| Some(c.weight)).collect::<Int64Array>()));
+        fields.push(Arc::new(Field::new("_weight", DataType::Int64, false)));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
 /// All rows of one table that a history leaves.
 pub fn rows_of(tables: &[Table], table: usize, changes: &[Change]) -> RecordBatch {
     let mut held: Vec<&Vec<ScalarValue>> = Vec::new();
@@ -250,16 +341,28 @@ pub fn show(row: &[ScalarValue]) -> String {
     row.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether at no moment a row is taken away that is not there.
-pub fn possible(commits: &[Commit]) -> bool {
+/// Whether at no moment a row is taken away that is not there, nor after a commit a key has two rows.
+pub fn possible(tables: &[Table], commits: &[Commit]) -> bool {
     let mut held: Vec<(&Change, i64)> = Vec::new();
-    for change in commits.iter().flatten() {
-        let same = |h: &&mut (&Change, i64)| h.0.table == change.table && h.0.row == change.row;
-        match held.iter_mut().find(same) {
-            Some(entry) => entry.1 += change.weight,
-            None => held.push((change, change.weight)),
+    for commit in commits {
+        for change in commit {
+            let same = |h: &&mut (&Change, i64)| h.0.table == change.table && h.0.row == change.row;
+            match held.iter_mut().find(same) {
+                Some(entry) => entry.1 += change.weight,
+                None => held.push((change, change.weight)),
+            }
+            if held.iter().any(|h| h.1 < 0) {
+                return false;
+            }
         }
-        if held.iter().any(|h| h.1 < 0) {
+        held.retain(|h| h.1 > 0);
+        let twice = |at: usize| {
+            let (change, count) = held[at];
+            let same =
+                |h: &(&Change, i64)| h.0.table == change.table && h.0.row[0] == change.row[0];
+            tables[change.table].keyed && (count > 1 || held[..at].iter().any(same))
+        };
+        if (0..held.len()).any(twice) {
             return false;
         }
     }

@@ -68,6 +68,12 @@ impl<'a> Grammar<'a> {
         self.relations.push(Named { name: name.into(), columns: select.columns.clone() });
     }
 
+    /// Lets later queries read an earlier one and nothing else.
+    pub fn only_view(&mut self, name: &str, select: &Select) {
+        self.relations.clear();
+        self.add_view(name, select);
+    }
+
     pub(crate) fn one_in(&mut self, n: u32) -> bool {
         self.rng.random_ratio(1, n)
     }

@@ -30,6 +30,9 @@ const DEFAULT_CASES: u64 = 1_000;
 const REGRESSIONS: &str = include_str!("regressions.txt");
 /// Plans are deep and tests are not optimized.
 const STACK_BYTES: usize = 256 << 20;
+/// Cases from this number on are of joins as of processing time; there is one for so many others.
+const AS_OF_NOW: u64 = 1 << 32;
+const AS_OF_NOW_SHARE: u64 = 8;
 /// Attempts to make a broken case smaller before it is shown.
 const SHRINKS: usize = 150;
 
@@ -88,6 +91,9 @@ fn law() -> i32 {
         for case in 0..options.cases {
             random(options.seed, case, &mut tally);
         }
+        for case in 0..options.cases.div_ceil(AS_OF_NOW_SHARE) {
+            random(options.seed, AS_OF_NOW + case, &mut tally);
+        }
     }
     report(&options, &tally)
 }
@@ -100,7 +106,10 @@ fn regressions() -> impl Iterator<Item = (u64, u64)> {
 }
 
 fn random(seed: u64, number: u64, tally: &mut Tally) {
-    let make = || Case::random(&mut generator(seed, number));
+    let make = || match number < AS_OF_NOW {
+        true => Case::random(&mut generator(seed, number)),
+        false => Case::as_of_now(&mut generator(seed, number)),
+    };
     judge("random", seed, number, make, tally);
 }
 
@@ -145,7 +154,8 @@ fn shrink(case: &mut Case, seed: u64, number: u64) -> Option<String> {
                     return account;
                 }
                 let kept = case.commits[commit].remove(row);
-                match data::possible(&case.commits).then(|| check(case, seed, number)) {
+                match data::possible(&case.tables, &case.commits).then(|| check(case, seed, number))
+                {
                     Some(Outcome::Broken(text)) => (account, shrunk) = (Some(text), true),
                     _ => case.commits[commit].insert(row, kept),
                 }

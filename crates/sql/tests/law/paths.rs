@@ -1,16 +1,16 @@
 //! The ways to the same answer: a circuit fed in any cut, restarted, fed in any order; a batch view
 //! with what the circuit kept after it. Reading is what the serving layer does.
 
-use crate::data::{Change, Commit, Table, delta};
+use crate::data::{Change, Commit, Table, source_deltas};
 use crate::truth;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
-    AggregateSpec, Batch, Circuit, Clocks, Delta, GroupTable, Input, NOW, Output, Sharing, Trace,
-    decode_batch, encode_batch,
+    AggregateSpec, Batch, Circuit, Clocks, Delta, Form, GroupTable, Input, NOW, Output, Sharing,
+    Trace, decode_batch, encode_batch,
 };
-use kaplan_sql::{CompiledView, Core};
+use kaplan_sql::{CompiledView, Core, SourceInfo};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -79,21 +79,31 @@ impl Subject<'_> {
         parts: &[&[Change]],
         end: usize,
     ) -> Result<Vec<Delta>, String> {
-        let deltas: Vec<Vec<Delta>> = self
-            .view
-            .sources
-            .iter()
-            .map(|source| {
-                let table = self.tables.iter().position(|t| t.name == source.stream).unwrap();
-                parts
-                    .iter()
-                    .filter_map(|part| delta(self.tables, table, part))
-                    .map(|d| d.with_rows(d.rows.project(&source.columns).unwrap()))
-                    .collect()
-            })
-            .collect();
+        let of = |source| {
+            let parts = parts.iter();
+            parts.flat_map(|part| source_deltas(self.tables, source, part)).collect()
+        };
+        let deltas: Vec<Vec<Delta>> = self.view.sources.iter().map(of).collect();
         let clocks = self.clocks(end);
-        circuit.step(&Input { deltas: &deltas, clocks: &clocks }).map_err(text)
+        let settled = Lsn(end as u64);
+        circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled }).map_err(text)
+    }
+
+    /// One step of changes of any commits, for the sources of some forms.
+    fn step_some(
+        &self,
+        circuit: &mut Circuit,
+        changes: &[Change],
+        histories: bool,
+    ) -> Result<(), String> {
+        let of = |source: &SourceInfo| match histories == (source.form == Form::Changes) {
+            true => source_deltas(self.tables, source, changes),
+            false => Vec::new(),
+        };
+        let deltas: Vec<Vec<Delta>> = self.view.sources.iter().map(of).collect();
+        let clocks = self.clocks(self.commits.len());
+        circuit.step(&Input { deltas: &deltas, clocks: &clocks, settled: Lsn(0) }).map_err(text)?;
+        Ok(())
     }
 
     /// Steps the commits of each range; `between` sees the circuit after each step.
@@ -158,9 +168,16 @@ impl Subject<'_> {
         changes.shuffle(rng);
         let mut circuit = self.circuit()?;
         let size = changes.len().div_ceil(rng.random_range(1..=3)).max(1);
-        for chunk in changes.chunks(size) {
-            self.step(&mut circuit, &[chunk], self.commits.len())?;
+        if self.view.reads_changes() {
+            for chunk in changes.chunks(size) {
+                self.step_some(&mut circuit, chunk, true)?;
+            }
+            changes.shuffle(rng);
         }
+        for chunk in changes.chunks(size) {
+            self.step_some(&mut circuit, chunk, false)?;
+        }
+        self.step(&mut circuit, &[], self.commits.len())?;
         self.read_circuit(&circuit, self.commits.len()).await
     }
 
@@ -188,17 +205,22 @@ impl Subject<'_> {
         let clocks = self.clocks(self.commits.len());
         let mut changes = self.flat(0..self.commits.len());
         changes.shuffle(rng);
+        let mut histories: Vec<(Vec<Change>, bool)> =
+            changes.chunks(5).map(|chunk| (chunk.to_vec(), true)).collect();
         let last = changes.split_off(changes.len() - changes.len() / 4);
-        for chunk in changes.chunks(5) {
-            for (circuit, deltas) in self.deal(chunk, sharing, 2, rng)?.iter().enumerate() {
-                let input = Input { deltas, clocks: &clocks };
+        histories.extend(changes.chunks(5).map(|chunk| (chunk.to_vec(), false)));
+        for (chunk, histories) in histories {
+            let hands = self.deal(&chunk, histories, sharing, 2, rng)?;
+            for (circuit, deltas) in hands.iter().enumerate() {
+                let input = Input { deltas, clocks: &clocks, settled: Lsn(0) };
                 circuits[circuit].step(&input).map_err(text)?;
             }
         }
         let other = circuits.pop().ok_or("no circuit")?;
         let mut circuit = circuits.pop().ok_or("no circuit")?;
         circuit.absorb(other).map_err(text)?;
-        self.step(&mut circuit, &[&last], self.commits.len())?;
+        self.step_some(&mut circuit, &last, false)?;
+        self.step(&mut circuit, &[], self.commits.len())?;
         Ok(circuit)
     }
 
@@ -206,28 +228,32 @@ impl Subject<'_> {
     fn deal(
         &self,
         changes: &[Change],
+        histories: bool,
         sharing: &Sharing,
         count: usize,
         rng: &mut ChaCha8Rng,
     ) -> Result<Vec<Vec<Vec<Delta>>>, String> {
         let mut hands = vec![vec![Vec::new(); self.view.sources.len()]; count];
         for (index, source) in self.view.sources.iter().enumerate() {
-            let table = self.tables.iter().position(|t| t.name == source.stream).unwrap();
-            let Some(rows) = delta(self.tables, table, changes) else { continue };
-            let rows = rows.with_rows(rows.rows.project(&source.columns).unwrap());
-            let hands_of: Vec<usize> = match sharing {
-                Sharing::Any => (0..rows.len()).map(|_| rng.random_range(0..count)).collect(),
-                Sharing::ByColumn(columns) => {
-                    let key = rows.rows.column(columns[index]);
-                    let key = kaplan_circuit::canonical(key).map_err(text)?;
-                    let hashes = kaplan_circuit::hash_arrays(&[key], rows.len()).map_err(text)?;
-                    hashes.iter().map(|hash| *hash as usize % count).collect()
+            if histories != (source.form == Form::Changes) {
+                continue;
+            }
+            for rows in source_deltas(self.tables, source, changes) {
+                let hands_of: Vec<usize> = match sharing {
+                    Sharing::Any => (0..rows.len()).map(|_| rng.random_range(0..count)).collect(),
+                    Sharing::ByColumn(columns) => {
+                        let key = rows.rows.column(columns[index]);
+                        let key = kaplan_circuit::canonical(key).map_err(text)?;
+                        let hashes =
+                            kaplan_circuit::hash_arrays(&[key], rows.len()).map_err(text)?;
+                        hashes.iter().map(|hash| *hash as usize % count).collect()
+                    }
+                };
+                for (hand, deltas) in hands.iter_mut().enumerate() {
+                    let mine = (0..rows.len()).filter(|row| hands_of[*row] == hand);
+                    let mine = mine.map(|row| row as u32).collect::<Vec<_>>();
+                    deltas[index].push(rows.take(&mine.into()).map_err(text)?);
                 }
-            };
-            for (hand, deltas) in hands.iter_mut().enumerate() {
-                let mine = (0..rows.len()).filter(|row| hands_of[*row] == hand);
-                let mine = mine.map(|row| row as u32).collect::<Vec<_>>();
-                deltas[index].push(rows.take(&mine.into()).map_err(text)?);
             }
         }
         Ok(hands)

@@ -2,8 +2,9 @@
 //! Order within ties is Kaplan's own choice, so texts that depend on it are not compared with what
 //! plain DataFusion makes of them.
 
-use crate::data::Class;
+use crate::data::{Class, Table};
 use crate::grammar::{Col, Grammar, Select};
+use crate::truth::AS_OF_NOW;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -12,6 +13,52 @@ const SORTABLE: [Class; 6] =
     [Class::Int, Class::Int, Class::Text, Class::Bool, Class::Decimal, Class::Timestamp];
 
 impl Grammar<'_> {
+    /// Rows of a stream, perhaps only some of them, with one or two tables as of processing time.
+    pub fn as_of_now(&mut self, tables: &[Table]) -> Select {
+        let streams: Vec<&Table> = tables.iter().filter(|t| t.append_only).collect();
+        let keyed: Vec<&Table> = tables.iter().filter(|t| t.keyed).collect();
+        let named = |alias: &str, table: &Table| -> Vec<Col> {
+            table.columns.iter().map(|c| (format!("{alias}.{}", c.name), c.class)).collect()
+        };
+        let Some(stream) = streams.choose(self.rng) else { return self.view() };
+        let mut cols = named("l", stream);
+        let mut from = format!("{} AS l", stream.name);
+        if self.one_in(3) {
+            let bare: Vec<Col> = stream.columns.iter().map(|c| (c.name.clone(), c.class)).collect();
+            let condition = self.expr(&bare, Class::Bool, 1);
+            from = format!("(SELECT * FROM {} WHERE {condition}) AS l", stream.name);
+        }
+        for alias in ["a", "b"].into_iter().take(self.rng.random_range(1..=2)) {
+            let Some(table) = keyed.choose(self.rng) else { break };
+            let theirs = named(alias, table);
+            let depth = usize::from(self.one_in(4));
+            let key = self.expr(&cols, theirs[0].1, depth);
+            cols.extend(theirs.iter().cloned());
+            let residual = match self.one_in(3) {
+                true => format!(" AND {}", self.expr(&cols, Class::Bool, 1)),
+                false => String::new(),
+            };
+            let (left, name) = (self.pick(&["", "LEFT "]), &table.name);
+            let on = format!("{key} = {}{residual}", theirs[0].0);
+            from = format!("{from} {left}JOIN {name}{AS_OF_NOW} AS {alias} ON {on}");
+        }
+        let (mut items, mut columns) = (Vec::new(), Vec::new());
+        for (name, class) in cols.iter().filter(|(name, _)| !name.starts_with('l')) {
+            self.item(name.clone(), *class, &mut items, &mut columns);
+        }
+        for _ in 0..self.rng.random_range(0..=3) {
+            let class = cols.choose(self.rng).map_or(Class::Int, |c| c.1);
+            let expr = self.expr(&cols, class, 1);
+            self.item(expr, class, &mut items, &mut columns);
+        }
+        let condition = match self.one_in(3) {
+            true => format!(" WHERE {}", self.expr(&cols, Class::Bool, 1)),
+            false => String::new(),
+        };
+        let sql = format!("SELECT {} FROM {from}{condition}", items.join(", "));
+        Select { sql, columns, grouped: false }
+    }
+
     /// A condition with a subquery.
     pub fn subquery_condition(&mut self, cols: &[Col]) -> String {
         let (from, theirs) = self.item_from(0);

@@ -2,14 +2,15 @@
 //! `+table value|value` (or `-table`, or `+2table`), separated by commas; NULL is NULL.
 
 use crate::case::Case;
-use crate::data::{Change, Class, Column, Commit, Table};
+use crate::data::{Change, Class, Column, Commit, Table, numbered};
+use crate::truth::AS_OF_NOW;
 use datafusion::common::ScalarValue;
 use kaplan_sql::dialect::arrow_type;
 
 /// One trap.
 pub struct Written {
     pub name: &'static str,
-    /// `stream name: column type, ..` or `table name: ..`.
+    /// `stream name: column type, ..`, `table name: ..` or, with the first column as its key, `keyed name: ..`.
     pub tables: &'static [&'static str],
     pub views: &'static [&'static str],
     pub commits: &'static [&'static str],
@@ -26,6 +27,29 @@ const HOT: &[&str] = &[
     "-t 1|2|0.5,-t 2|5|0.0",
     "",
     "+t 2|7|0.0,+t NULL|7|0.0,+s NULL|1|NaN,+t 3|3|-0.0",
+];
+
+const FRONT: &[&str] = &[
+    "+s 1|1|0.5,+s 1|1|0.5,+s 2|NULL|0.5,+s NULL|3|1.5",
+    "+s 1|2|0.5,+s 1|2|NULL,+s 2|9|NaN,+s NULL|3|0.5,+s NULL|3|1.5",
+    "+s 1|0|0.5,+s 3|1|0.0,+s 3|1|-0.0",
+    "",
+    "+s 1|7|0.5,+s 1|6|0.5,+s 1|5|0.5,+s 2|9|NaN,+s 2|9|1.0,+s 3|1|0.0",
+];
+
+/// A table with a key, and rows of a stream before, with and after its changes.
+const R: &str = "keyed r: k integer, rate integer, name text";
+const RATES: &[&str] = &[
+    "+s 1|1|0.5,+r 2|20|b",
+    "+s 1|2|0.5,+s 2|2|0.5,+r 1|10|a",
+    "+s 1|3|0.5,-r 1|10|a,+r 1|11|a",
+    "-r 2|20|b",
+    "+s 2|4|0.5,+s 1|4|0.5,+s NULL|4|0.5",
+    "-r 1|11|a,+r 1|12|c,+r 2|21|b",
+    "-r 1|12|c,+s 1|5|0.5,+s 2|5|0.5",
+    "",
+    "-r 2|21|b,+r 2|2|a,+r 1|1|a",
+    "+s 2|1|0.5,+s 1|NULL|0.5,+s 3|3|0.5",
 ];
 
 pub const CASES: &[Written] = &[
@@ -405,11 +429,136 @@ pub const CASES: &[Written] = &[
         commits: HOT,
     },
     Written {
+        name: "as of processing time: rows of one commit, rows before the table has them, and removed ones",
+        tables: &[S, R],
+        views: &[
+            "SELECT s.k, s.x, r.rate FROM s JOIN r FOR SYSTEM_TIME AS OF PROCTIME() ON s.k = r.k",
+        ],
+        commits: RATES,
+    },
+    Written {
+        name: "the same, keeping rows that meet nothing, with more of a condition, and counted above",
+        tables: &[S, R],
+        views: &[
+            "SELECT s.k, s.x, r.rate, r.name AS n FROM s LEFT JOIN r FOR SYSTEM_TIME AS OF PROCTIME() \
+             ON r.k = s.k AND (r.rate > s.x OR s.x IS NULL)",
+            "SELECT n, count(*) AS c, sum(rate) AS s FROM v0 GROUP BY n",
+        ],
+        commits: RATES,
+    },
+    Written {
+        name: "as of processing time: a condition above may uncover no older row",
+        tables: &[S, R],
+        views: &["SELECT s.x, r.rate FROM s LEFT JOIN r FOR SYSTEM_TIME AS OF PROCTIME() AS r \
+             ON s.k = r.k WHERE r.rate > 15 OR r.name = 'a'"],
+        commits: RATES,
+    },
+    Written {
+        name: "as of processing time: a key twice, and a stream put together with itself",
+        tables: &[S, R],
+        views: &[
+            "SELECT u.x, a.rate, b.name FROM (SELECT k, x FROM s WHERE x > 1 UNION ALL SELECT x, k FROM s) AS u \
+             LEFT JOIN r FOR SYSTEM_TIME AS OF PROCTIME() AS a ON u.k = a.k \
+             JOIN r FOR SYSTEM_TIME AS OF PROCTIME() AS b ON b.k = u.x",
+        ],
+        commits: RATES,
+    },
+    Written {
+        name: "as of processing time: two streams that are joined first",
+        tables: &[S, "stream e: k integer, at timestamp", R],
+        views: &[
+            "SELECT s.k, s.x, e.at FROM s JOIN e ON s.x = e.k",
+            "SELECT v0.x, v0.at, r.rate FROM v0 LEFT JOIN r FOR SYSTEM_TIME AS OF PROCTIME() ON v0.k = r.k",
+        ],
+        commits: &[
+            "+s 1|1|0.5,+r 1|10|a",
+            "+e 1|2024-02-29 09:01:00,-r 1|10|a,+r 1|11|a",
+            "+s 1|2|0.5,+e 2|2024-02-29 09:02:00",
+            "-r 1|11|a",
+            "+s 1|2|0.5",
+            "+e 1|2024-02-29 09:03:00,+r 1|12|b",
+        ],
+    },
+    Written {
+        name: "as of processing time: windows of the stream, put out when they close",
+        tables: &["stream e: k integer, at timestamp", R],
+        views: &["SELECT window_start, r.name, count(*) AS n, sum(r.rate) AS s \
+             FROM HOP(e, at, INTERVAL '5 minutes', INTERVAL '10 minutes') AS h \
+             JOIN r FOR SYSTEM_TIME AS OF PROCTIME() ON h.k = r.k \
+             GROUP BY window_start, window_end, r.name EMIT ON WINDOW CLOSE"],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00,+e 2|2024-02-29 09:31:00,+r 1|10|a",
+            "+e 1|2024-02-29 09:02:00,+e 3|NULL,+r 2|20|b",
+            "-r 1|10|a",
+            "+e 1|2024-02-29 09:22:00,+e 2|2024-02-29 09:03:00",
+            "",
+            "+r 1|11|c,+e 1|2024-02-29 09:23:00",
+            "",
+            "",
+        ],
+    },
+    Written {
+        name: "as of processing time: a floating-point key",
+        tables: &[S, "keyed r: f double precision, x integer"],
+        views: &["SELECT s.k, r.x FROM s JOIN r FOR SYSTEM_TIME AS OF PROCTIME() ON s.f = r.f"],
+        commits: &[
+            "+s 1|1|0.0,+s 2|2|NaN,+r 0.0|1,+r NaN|2",
+            "+s 3|1|-0.0,+s 4|2|NaN,-r 0.0|1,+r -0.0|5",
+            "+s 5|1|0.0,-r -0.0|5,-r NaN|2",
+            "+s 6|1|0.0,+s 7|2|NaN,+s 8|3|NULL",
+        ],
+    },
+    Written {
         name: "a value out of grouping sets over one row, which are many rows",
         tables: &[S],
         views: &["SELECT k, x, (SELECT 7 FROM (SELECT sum(x) AS a, count(*) AS n FROM s) AS u \
              GROUP BY CUBE (a, n)) AS y FROM s"],
         commits: &["+s 1|1|0.5", "+s 2|2|0.5"],
+    },
+    Written {
+        name: "the first rows of each key, while better ones come",
+        tables: &[S],
+        views: &["SELECT k, x, f, n FROM (SELECT *, row_number() OVER \
+             (PARTITION BY k ORDER BY x DESC NULLS LAST, f NULLS FIRST) AS n FROM s) AS r WHERE n <= 2"],
+        commits: FRONT,
+    },
+    Written {
+        name: "the first row of each key without its number, and what depends on it",
+        tables: &[S],
+        views: &[
+            "SELECT k, f FROM (SELECT *, row_number() OVER (PARTITION BY k % 2, f ORDER BY x) AS n \
+             FROM s) AS r WHERE 1 = n",
+            "SELECT k, count(*) AS n, sum(f) AS t FROM v0 GROUP BY k",
+        ],
+        commits: FRONT,
+    },
+    Written {
+        name: "the first rows of all by text with ties, of which some are alike",
+        tables: &["stream w: t text, x integer, b boolean"],
+        views: &[
+            "SELECT t, n, b FROM (SELECT *, row_number() OVER (ORDER BY t DESC NULLS LAST) AS n \
+             FROM w) AS r WHERE n < 5 AND n <= 4",
+        ],
+        commits: &[
+            "+w a|1|true,+w a|1|true,+w b|NULL|NULL",
+            "+w a|0|false,+w c|1|true,+w NULL|1|true",
+            "",
+            "+w c|1|NULL,+w c|0|true,+w b|2|false,+w b|NULL|NULL",
+        ],
+    },
+    Written {
+        name: "the first rows of a join, and none of them",
+        tables: &[S, "stream w: k integer, t text"],
+        views: &["SELECT * FROM (SELECT s.k, w.t, s.x, row_number() OVER (PARTITION BY s.k \
+             ORDER BY w.t, s.x DESC) AS n FROM s JOIN w ON s.k = w.k) AS r WHERE n <= 2 \
+             UNION ALL SELECT * FROM (SELECT k, t, k, row_number() OVER (ORDER BY t) AS n FROM w) AS e \
+             WHERE n < 1"],
+        commits: &[
+            "+s 1|1|1.0,+w 1|b",
+            "+w 1|a,+w 2|a",
+            "+s 1|5|1.0,+s 2|5|NULL,+s 1|5|1.0",
+            "+w 1|",
+        ],
     },
     Written {
         name: "a value out of some of the rows of grouping sets",
@@ -429,7 +578,9 @@ impl Written {
         let views =
             self.views.iter().enumerate().map(|(n, sql)| (name(n), (*sql).to_string())).collect();
         let commits = self.commits.iter().map(|line| commit(&tables, line)).collect();
-        Case { tables, views, commits, plain: false }
+        let commits = numbered(commits);
+        let plain = self.views[0].contains(AS_OF_NOW);
+        Case { tables, views, commits, plain }
     }
 }
 
@@ -445,7 +596,9 @@ fn table(text: &'static str) -> Table {
             Column { name: name.into(), sql_type, class: Class::Int, nullable: true }
         })
         .collect();
-    Table { name: name.into(), columns, append_only: kind == "stream" }
+    let mut columns: Vec<Column> = columns;
+    columns[0].nullable &= kind != "keyed";
+    Table { name: name.into(), columns, append_only: kind == "stream", keyed: kind == "keyed" }
 }
 
 fn commit(tables: &[Table], line: &str) -> Commit {
@@ -467,5 +620,5 @@ fn change(tables: &[Table], text: &str) -> Option<Change> {
             ScalarValue::Utf8(text).cast_to(&arrow_type(column.sql_type).unwrap()).unwrap()
         })
         .collect();
-    Some(Change { table, row, weight })
+    Some(Change { table, row, weight, lsn: 0 })
 }
