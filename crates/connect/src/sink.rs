@@ -24,9 +24,6 @@ use kaplan_sql::catalog::SinkDef;
 use kaplan_store::Place;
 use std::time::Duration;
 
-/// A pause after each change, so that many small commits become one.
-const PAUSE: Duration = Duration::from_millis(20);
-
 /// What a sink is made from.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -78,9 +75,10 @@ pub trait Sink: Send {
     /// As [`crate::Kind`] has them; the runner opens the sink again and asks where it stands.
     async fn write(&mut self, change: &Change, lsn: Lsn) -> Result<()>;
 
-    /// The pause after each change, in which others come to be one with the next.
+    /// The least time between two changes, where many small ones would be a burden: those that come
+    /// meanwhile become one.
     fn pause(&self) -> Duration {
-        PAUSE
+        Duration::ZERO
     }
 
     /// Whether change and LSN are written as one.

@@ -14,7 +14,7 @@ pub const CONNECTOR: &str = "postgres-cdc";
 const MAX_SLOT_BYTES: usize = 63;
 
 /// Options of the server and what to read of it, with what they do.
-pub const OPTIONS: [(&str, &str); 15] = [
+pub const OPTIONS: [(&str, &str); 17] = [
     ("hostname", "host of the server, or the folder of its socket"),
     ("port", "its port; 5432 unless given"),
     ("username", "a role with REPLICATION and SELECT on the tables"),
@@ -26,6 +26,8 @@ pub const OPTIONS: [(&str, &str); 15] = [
     ("publication.name", "the publication; made if missing; kaplan_<source> unless given"),
     ("publication.create.enable", "false: never make or change the publication"),
     ("transactional", "false: a transaction too large for one commit may come in several"),
+    ("unknown_fields", "ignore, or evolve: columns that tables have more are added here"),
+    ("auto.schema.change", "true: the same as evolve"),
     ("ssl.mode", "disabled, preferred, required, verify-ca or verify-full"),
     ("ssl.root.cert", "file of the certificate authority, for verify-ca and verify-full"),
     ("ssl.cert", "file of the client's certificate"),
@@ -57,6 +59,8 @@ pub struct Options {
     pub create_publication: bool,
     /// Whether an upstream transaction is always one commit.
     pub transactional: bool,
+    /// Whether columns that tables have more upstream are added here.
+    pub evolve: bool,
     /// How the connection is secured.
     pub tls: TlsConfig,
 }
@@ -110,6 +114,7 @@ impl Options {
                 get("publication.create.enable"),
             )?,
             transactional: flag("transactional", get("transactional"))?,
+            evolve: evolve(get("unknown_fields"), get("auto.schema.change"))?,
             tls: tls(given)?,
         })
     }
@@ -138,6 +143,16 @@ fn flag(name: &str, value: Option<&str>) -> Result<bool> {
         None | Some("true" | "t" | "on" | "1") => Ok(true),
         Some("false" | "f" | "off" | "0") => Ok(false),
         Some(other) => Err(wrong(name, other, "true or false")),
+    }
+}
+
+fn evolve(unknown: Option<&str>, auto: Option<&str>) -> Result<bool> {
+    let auto = flag("auto.schema.change", auto.or(Some("false")))?;
+    match unknown {
+        None => Ok(auto),
+        Some("ignore") if !auto => Ok(false),
+        Some("evolve") => Ok(true),
+        Some(other) => Err(wrong("unknown_fields", other, "ignore or evolve")),
     }
 }
 
@@ -211,6 +226,8 @@ mod tests {
             ("slot.name", "Big Slot"),
             ("ssl.mode", "maybe"),
             ("transactional", "2"),
+            ("unknown_fields", "capture"),
+            ("auto.schema.change", "perhaps"),
             ("debezium.snapshot.mode", "initial"),
             ("sloth.name", "s"),
         ] {

@@ -25,10 +25,10 @@ use super::session::{self, Session};
 use super::splits::{COPIED, Copied, Splits, Standing, wal};
 use super::transaction::{COPY_INSTEAD, Table, Transactions};
 use crate::source::{
-    Discovered, Lag, MAX_PARCEL_BYTES, MAX_PARCEL_ROWS, POLL_WAIT, Parcel, Positions, Rejected,
-    Source, Spec, Target,
+    Discovered, Grown, Lag, MAX_PARCEL_BYTES, MAX_PARCEL_ROWS, POLL_WAIT, Parcel, Positions,
+    Rejected, Source, Spec, Target,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, drift};
 use async_trait::async_trait;
 use futures::FutureExt;
 use kaplan_sql::catalog::ColumnDef;
@@ -90,6 +90,8 @@ pub struct Postgres {
     asked: bool,
     /// There are tables to copy that were too many for one copy.
     more: bool,
+    /// Columns that tables have more upstream.
+    grown: Vec<Grown>,
 }
 
 impl Postgres {
@@ -142,6 +144,7 @@ impl Postgres {
             looked: now,
             asked: false,
             more: false,
+            grown: Vec::new(),
         })
     }
 
@@ -181,6 +184,45 @@ impl Postgres {
             }
             (Some(_), Some((life, position))) => Ok((life, position, false)),
         }
+    }
+
+    /// The columns that tables have more upstream, where they are to be added here, with the numbers
+    /// of the tables.
+    async fn added(&self, session: &mut Session) -> Result<Vec<(Copied, Grown)>> {
+        let mut added = Vec::new();
+        for wanted in self.wanted.iter().filter(|_| self.options.evolve) {
+            let Ok(Some(table)) = catalog::table(session, &wanted.schema, &wanted.name).await
+            else {
+                // What is wrong with it is told where it is followed.
+                continue;
+            };
+            let new = |c: &&catalog::Column| {
+                !c.generated && drift::refusal(&wanted.spec, &c.name).is_none()
+            };
+            let room = drift::MAX_EVOLVED_COLUMNS.saturating_sub(wanted.spec.columns.len());
+            let columns = table.columns.iter().filter(new).take(room);
+            let column =
+                |c: &catalog::Column| ColumnDef::new(&c.name, catalog::type_here(&c.sql_type));
+            let grown = Grown { target: wanted.target, columns: columns.map(column).collect() };
+            if !grown.columns.is_empty() {
+                added.push((Copied { stream: wanted.stream, oid: table.oid }, grown));
+            }
+        }
+        Ok(added)
+    }
+
+    /// Has columns added before anything is read, and the tables copied again: upstream, rows that
+    /// were there may have a value in a new column.
+    fn grow(&mut self, added: Vec<(Copied, Grown)>) -> Positions {
+        let mut stale = Positions::new();
+        for (table, grown) in added {
+            self.grown.push(grown);
+            let Some((life, _)) = self.splits.wal else { continue };
+            if matches!(self.splits.standing(life, table.stream), Standing::Copied { .. }) {
+                stale.insert(self.splits.stale(life, table), 1);
+            }
+        }
+        stale
     }
 
     /// Looks at the tables: those to follow, and those to copy first; splits that begin with it.
@@ -378,6 +420,12 @@ impl Postgres {
         self.looked = Instant::now();
         let mut session = Session::open(&self.options).await?;
         self.end = self.end.max(catalog::check_server(&mut session).await?);
+        if let Some((_, grown)) = self.added(&mut session).await?.first() {
+            let names: Vec<&str> = grown.columns.iter().map(|c| c.name.as_str()).collect();
+            let names = names.join(", ");
+            let message = format!("columns were added upstream: {names}; looking again");
+            return Err(Error::unavailable(message));
+        }
         let Some(published) = catalog::published(&mut session, &self.options).await? else {
             return Err(Error::unavailable(format!(
                 "the publication {} was dropped",
@@ -521,6 +569,10 @@ impl Source for Postgres {
             return Ok(begun);
         }
         self.splits = Splits::read(committed);
+        let added = self.added(&mut session).await?;
+        if !added.is_empty() {
+            return Ok(self.grow(added));
+        }
         let (life, mut position, new) = self.slot(&mut session).await?;
         self.life = life;
         let (tables, copies) = self.tables(&mut session, &mut begun).await?;
@@ -558,7 +610,14 @@ impl Source for Postgres {
         Ok(begun)
     }
 
+    fn grown(&mut self) -> Vec<Grown> {
+        std::mem::take(&mut self.grown)
+    }
+
     async fn poll(&mut self) -> Result<Vec<Parcel>> {
+        if !self.grown.is_empty() {
+            return Ok(Vec::new());
+        }
         match std::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Closed if self.wanted.is_empty() => {
                 tokio::time::sleep(POLL_WAIT).await;
@@ -586,7 +645,8 @@ impl Source for Postgres {
             }
             Phase::Following => {
                 self.pull(None).await?;
-                if self.looked.elapsed() >= LOOK_EVERY {
+                let wider = self.transactions.take_wider() && self.options.evolve;
+                if wider || self.looked.elapsed() >= LOOK_EVERY {
                     self.look_again().await?;
                 }
                 self.phase = Phase::Following;

@@ -80,6 +80,8 @@ pub struct Transactions {
     changes: Vec<Change>,
     rejected: Vec<Rejected>,
     suspended: Vec<(usize, String)>,
+    /// A table has columns that are not declared.
+    wider: bool,
     bytes: usize,
     rows: usize,
     /// Bytes of the transaction that is open, and the tables that it changed.
@@ -102,6 +104,7 @@ impl Transactions {
             changes: Vec::new(),
             rejected: Vec::new(),
             suspended: Vec::new(),
+            wider: false,
             bytes: 0,
             rows: 0,
             open_bytes: 0,
@@ -147,6 +150,11 @@ impl Transactions {
     /// Tables that cannot be followed any more, and why.
     pub fn take_suspended(&mut self) -> Vec<(usize, String)> {
         std::mem::take(&mut self.suspended)
+    }
+
+    /// Whether a table was described with columns that are not declared, since the last time.
+    pub fn take_wider(&mut self) -> bool {
+        std::mem::take(&mut self.wider)
     }
 
     /// A transaction begins.
@@ -215,6 +223,7 @@ impl Transactions {
         let Some(at) = self.tables.iter().position(|t| t.oid == relation.id) else { return };
         let table = &self.tables[at];
         let names: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
+        self.wider |= names.iter().any(|name| table.schema.index_of(name).is_err());
         match misfit(table, relation, &names) {
             None => {
                 let mapping = Mapping::new(&table.schema, &names);

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// The longest wait between two tries, and between two looks at the definition.
 const LOOK: Duration = Duration::from_millis(500);
+/// A pause after each write, so that many small commits become one.
+const LINGER: Duration = Duration::from_millis(20);
 /// A sink whose relation does not change writes its position this often.
 const HEARTBEAT: Duration = Duration::from_secs(600);
 
@@ -139,6 +141,7 @@ async fn write(
                 status.lsn = at;
             }
             *backoff = Backoff::new();
+            tokio::time::sleep(LINGER).await;
         } else {
             let more = inner.driver.wait(at.next());
             let _ = tokio::time::timeout(LOOK, more).await;

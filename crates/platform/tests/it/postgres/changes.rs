@@ -184,6 +184,58 @@ async fn tables_that_change_upstream_hold_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_added_upstream_are_added_here() {
+    let sql =
+        "create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')";
+    let Some(upstream) = Upstream::start(sql).await else { return };
+    let (dir, mut k) = Running::start("select 1").await;
+    let create = upstream.create_source("pg", "postgres");
+    k.sql(&create.replace("password", "unknown_fields = 'evolve', password")).await;
+    k.sql("create table t (*) from pg table 'public.t'").await;
+    k.sql("create materialized view before as select * from t").await;
+    k.same(&upstream, "select id, v from t order by id").await;
+    // With a default that rows have which were there, in a transaction with changes; then dropped.
+    upstream
+        .sql(
+            "begin; update t set v = 'c' where id = 1; alter table t add column n bigint default 3;
+             insert into t values (3, 'd', 4); commit;
+             alter table t add column gone int; insert into t values (4, 'e', 5, 6);
+             alter table t drop column gone; update t set n = n + 1 where id = 2",
+        )
+        .await;
+    k.has("n").await;
+    k.same(&upstream, "select id, v, n from t order by id").await;
+    // While nobody looks.
+    k.platform.close().await.unwrap();
+    drop(k);
+    upstream
+        .sql("alter table t add column at timestamptz default '2024-01-31 12:00:00Z'; delete from t where id = 1")
+        .await;
+    let mut k = Running::open(dir.path()).await;
+    k.has("at").await;
+    k.same(&upstream, "select id, v, n, at::text from t order by id").await;
+    upstream.sql("insert into t values (9, 'z', 9, null)").await;
+    k.same(&upstream, "select id, v, n, at::text from t order by id").await;
+    let view = k.rows("select * from before").await;
+    assert_eq!(view.schema.fields().len(), 2);
+    k.verify("before").await;
+    assert!(k.table("select * from pg_errors").await.is_empty());
+}
+
+impl Running {
+    /// Waits until the table has a column.
+    async fn has(&mut self, column: &str) {
+        for round in 0.. {
+            if self.rows("select * from t").await.schema.index_of(column).is_ok() {
+                return;
+            }
+            assert!(round < 600, "{column}: {:?}", self.table("show sources").await);
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_with_its_name() {
     let sql = "create table k (id int primary key, n int); create table nokey (n int); \
                insert into k values (1, 1)";
