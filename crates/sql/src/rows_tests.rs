@@ -354,9 +354,9 @@ async fn state_is_bounded_where_sql_bounds_it() {
     for (sql, expected, most) in [
         (
             two,
-            "Recompute first rows by [id@0] (traces of input and output by key); state grows with \
-               its keys, of which it keeps the first rows",
-            2 * 2 * 5,
+            "First 2 rows by [id@0] (a trace of them by key); state grows with its keys, of which it \
+               keeps the first rows",
+            2 * 5,
         ),
         (
             join,
