@@ -18,6 +18,7 @@ use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::context::SessionState;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::functions::math::expr_fn::nanvl;
+use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::logical_expr::expr::{Exists, InSubquery, ScalarFunction};
 use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection,
@@ -40,6 +41,7 @@ pub fn stable_form(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPla
     refuse_volatile(&analyzed)?;
     refuse_many_rows(&analyzed)?;
     let total = analyzed.transform_up_with_subqueries(total_node)?.data;
+    let total = total.transform_up_with_subqueries(cast_apart)?.data;
     let total = total.transform_up_with_subqueries(ties::broken)?.data;
     let total = total.transform_up_with_subqueries(orders::apart)?.data;
     let total = total.transform_up_with_subqueries(grouping_sets::apart)?.data;
@@ -299,6 +301,35 @@ fn total_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionE
     })
 }
 
+/// What `IN (SELECT ..)` compares with has a name of its own: a cast has that of what is cast, which
+/// taking the subquery apart may put beside it.
+fn cast_apart(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let named_apart = |subquery: Subquery| -> Result<Subquery, DataFusionError> {
+        let LogicalPlan::Projection(projection) = subquery.subquery.as_ref() else {
+            return Ok(subquery);
+        };
+        let [value] = projection.expr.as_slice() else { return Ok(subquery) };
+        let value = value.clone().unalias();
+        if !matches!(value, Expr::Cast(_) | Expr::TryCast(_)) {
+            return Ok(subquery);
+        }
+        let projection =
+            Projection::try_new(vec![value.alias("_in")], Arc::clone(&projection.input))?;
+        Ok(Subquery { subquery: Arc::new(LogicalPlan::Projection(projection)), ..subquery })
+    };
+    plan.map_expressions(|expr| {
+        let name = expr.schema_name().to_string();
+        let made = expr.transform_up(|e| match e {
+            Expr::InSubquery(e) => {
+                let subquery = named_apart(e.subquery)?;
+                Ok(Transformed::yes(Expr::InSubquery(InSubquery { subquery, ..e })))
+            }
+            other => Ok::<_, DataFusionError>(Transformed::no(other)),
+        })?;
+        Ok(if made.transformed { named_before(made, name) } else { made })
+    })
+}
+
 /// The rewritten expression under the name that its column had; what stands above uses that name.
 pub(crate) fn named_before(rewritten: Transformed<Expr>, name: String) -> Transformed<Expr> {
     let keeps = !rewritten.transformed || rewritten.data.schema_name().to_string() == name;
@@ -324,6 +355,17 @@ fn total_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         Expr::ScalarFunction(call) => total_function(call),
         Expr::AggregateFunction(mut call) if ties::depends_on_order(&call) => {
             ties::order_totally(&mut call);
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
+        }
+        // Any of the values will do, and the least can be kept.
+        Expr::AggregateFunction(mut call)
+            if call.func.name() == "any_value" && call.params.args.len() == 1 =>
+        {
+            let data_type = call.params.args[0].get_type(schema)?;
+            if data_type.is_nested() {
+                return Ok(Transformed::no(Expr::AggregateFunction(call)));
+            }
+            call.func = if data_type.is_floating() { Arc::new(extreme(false)) } else { min_udaf() };
             Ok(Transformed::yes(Expr::AggregateFunction(call)))
         }
         Expr::AggregateFunction(mut call)

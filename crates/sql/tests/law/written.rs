@@ -561,6 +561,15 @@ pub const CASES: &[Written] = &[
         ],
     },
     Written {
+        name: "any value of a group, of which some go",
+        tables: &[S, T],
+        views: &[
+            "SELECT t.k, any_value(t.x) AS x, any_value(t.f) AS f, any_value(s.x) FILTER (WHERE s.x > 1) AS y \
+             FROM t LEFT JOIN s ON s.k = t.k GROUP BY t.k",
+        ],
+        commits: HOT,
+    },
+    Written {
         name: "a value out of some of the rows of grouping sets",
         tables: &[S],
         views: &["SELECT k, x, (SELECT 7 FROM (SELECT sum(x) AS a, count(*) AS n FROM s) AS u \
