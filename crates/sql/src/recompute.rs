@@ -3,7 +3,7 @@
 //! table that stands for the rows for the truth.
 
 use crate::compile::{put_in_place, stand_in};
-use crate::{Error, Result};
+use crate::{Error, Result, rewrite};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
@@ -128,7 +128,8 @@ pub(crate) fn plan(
 /// The rows of a plan that reads no stream.
 pub(crate) fn rows_of(plan: &LogicalPlan, schema: &SchemaRef) -> Result<RecordBatch> {
     let state = session();
-    let plan = plan.clone();
+    // Rules that find a part of it empty leave what stands above as it was.
+    let plan = plan.clone().transform_up(rewrite::fresh_schema)?.data;
     let collected = async move {
         let plan = state.query_planner().create_physical_plan(&plan, state).await?;
         collect(plan, state.task_ctx()).await
