@@ -4,7 +4,7 @@
 //! The order must be total but for rows that are alike in every column: whoever builds it adds the
 //! tie-breaks.
 
-use crate::delta::batch_of;
+use crate::delta::{batch_of, take_rows};
 use crate::key::hash_arrays;
 use crate::side::Side;
 use crate::split::{Split, column_of};
@@ -79,13 +79,13 @@ impl FirstRows {
     /// changed.
     fn apply(&mut self, old: &RecordBatch, new: &RecordBatch, moves: Moves) -> Result<Vec<Delta>> {
         let mut changes = Vec::new();
-        let come = take(new, moves.come)?;
+        let come = take_rows(new, &UInt32Array::from(moves.come))?;
         if come.num_rows() > 0 {
             changes.push(Delta::insert(self.numbered(&come, moves.come_to)?));
         }
         let mut state = Delta::insert(come);
         if !moves.gone.is_empty() {
-            let rows = take(old, moves.gone)?;
+            let rows = take_rows(old, &UInt32Array::from(moves.gone))?;
             let weights = std::iter::repeat_n(1, state.len());
             let weights = weights.chain(std::iter::repeat_n(-1, rows.num_rows()));
             changes.push(removed(self.numbered(&rows, moves.gone_from)?));
@@ -94,19 +94,12 @@ impl FirstRows {
         }
         self.side.trace.insert(state)?;
         if !moves.moved.is_empty() {
-            let rows = take(old, moves.moved)?;
+            let rows = take_rows(old, &UInt32Array::from(moves.moved))?;
             changes.push(removed(self.numbered(&rows, moves.moved_from)?));
             changes.push(Delta::insert(self.numbered(&rows, moves.moved_to)?));
         }
         Ok(changes)
     }
-}
-
-fn take(rows: &RecordBatch, indices: Vec<u32>) -> Result<RecordBatch> {
-    let columns = rows.columns().iter();
-    let (count, indices) = (indices.len(), UInt32Array::from(indices));
-    let columns = columns.map(|c| arrow::compute::take(c, &indices, None));
-    batch_of(rows.schema(), columns.collect::<Result<Vec<_>, _>>()?, count)
 }
 
 fn removed(rows: RecordBatch) -> Delta {

@@ -130,7 +130,7 @@ impl CompiledView {
         let core_plan = cut.unwrap_or_else(|| optimized.clone());
         let tail = (core_plan != optimized).then(|| replace(&optimized, &core_plan)).transpose()?;
         if let Some(tail) = &tail {
-            refuse_subqueries(tail)?;
+            lower::refuse_subqueries(tail)?;
         }
         let lowering = Lowering::new(&core_plan)?;
         let (core, core_schema) = match lowering.states() {
@@ -351,24 +351,6 @@ fn find_cut(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     let tail_only = |n: &&LogicalPlan| matches!(n, LogicalPlan::Sort(_) | LogicalPlan::Limit(_));
     let lowest = chain.iter().rposition(tail_only);
     Ok(lowest.map(|at| chain[at + 1].clone()))
-}
-
-/// A tail reads the merged core and nothing else.
-fn refuse_subqueries(tail: &LogicalPlan) -> Result<()> {
-    let mut found = false;
-    tail.apply(|node| {
-        node.apply_expressions(|e| {
-            found |= lower::contains_subquery(e);
-            Ok(TreeNodeRecursion::Continue)
-        })
-    })?;
-    if found {
-        return Err(Error::unsupported(
-            "a subquery in an expression (IN, EXISTS or a scalar subquery)",
-            "write it as a join",
-        ));
-    }
-    Ok(())
 }
 
 /// A scan of a table that has the columns of a plan, under the plan's names.

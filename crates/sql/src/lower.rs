@@ -540,12 +540,7 @@ pub(crate) fn physical(exprs: &[Expr], schema: &DFSchemaRef) -> Result<Vec<Arc<d
 }
 
 pub(crate) fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
-    if contains_subquery(expr) {
-        return Err(Error::unsupported(
-            "a subquery in an expression (IN, EXISTS or a scalar subquery)",
-            "write it as a join",
-        ));
-    }
+    refuse_subquery(expr)?;
     if !clock::clocks_in(expr).is_empty() {
         return Err(Error::unsupported(
             "now() outside of a comparison with a time in WHERE",
@@ -554,6 +549,28 @@ pub(crate) fn expression(expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn Ph
     }
     let context = PhysicalPlanningContext::default();
     Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &context)?)
+}
+
+/// Refuses a plan in which a subquery was not made a join of.
+pub(crate) fn refuse_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let mut refused = Ok(());
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            refused = refuse_subquery(expr);
+            Ok(if refused.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        })
+    })?;
+    refused
+}
+
+fn refuse_subquery(expr: &Expr) -> Result<()> {
+    if !contains_subquery(expr) {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        "a subquery in an expression (IN, EXISTS or a scalar subquery)",
+        "write it as a join",
+    ))
 }
 
 pub(crate) fn contains_subquery(expr: &Expr) -> bool {

@@ -16,8 +16,8 @@
 //! columns are compared for equality. Everything else is refused by name.
 
 use crate::functions::TEMPORAL;
-use crate::lower::contains_subquery;
-use crate::planner::StreamTable;
+use crate::lower::{contains_subquery, refuse_subqueries};
+use crate::planner::{StreamTable, optimize};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
@@ -368,14 +368,24 @@ pub(crate) fn node(join: &Join) -> Planned<LogicalPlan> {
     LogicalPlanBuilder::from(node).project(columns.collect::<Vec<_>>())?.build()
 }
 
-/// Refuses a plan with a join that cannot be spelled out: optimized it may be one that can.
+/// Refuses a plan with a join that cannot be spelled out, or that DataFusion could not run then: optimized it
+/// may be one that can.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    let mut failure = None;
+    let mut joins = Ok(0);
     plan.apply_with_subqueries(|node| {
-        failure = of_plan(node).and_then(|join| join.condition().err()).or(failure.take());
+        if let (Some(join), Ok(count)) = (of_plan(node), &joins) {
+            joins = join.condition().map(|_| count + 1);
+        }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    failure.map_or(Ok(()), Err)
+    if joins? == 0 {
+        return Ok(());
+    }
+    let plan = plan.clone().transform_up_with_subqueries(spelled_out).map_err(Error::out_of)?.data;
+    // What was never NULL may be, as DataFusion sees it then.
+    let plan =
+        plan.transform_up_with_subqueries(|node| node.recompute_schema().map(Transformed::yes))?;
+    refuse_subqueries(&optimize(plan.data)?)
 }
 
 /// The joins of a plan as DataFusion can run them.

@@ -13,7 +13,6 @@ use arrow::array::{
 };
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Schema};
-use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
@@ -205,7 +204,7 @@ impl TryExpression {
 }
 
 impl What {
-    /// As DataFusion computes it; of casts those that `fails` are errors, else NULL.
+    /// As DataFusion computes it; a cast that fails is an error if `fails` is set, else NULL.
     fn compute(&self, args: ScalarFunctionArgs, fails: bool) -> Result<ColumnarValue> {
         let (mut fields, mut arrays) = (Vec::new(), Vec::new());
         let mut operands: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
@@ -354,24 +353,14 @@ impl Why {
         }
         let message = match error.find_root() {
             DataFusionError::Execution(message) => message.clone(),
-            DataFusionError::ArrowError(error, _) => match error.as_ref() {
-                ArrowError::DivideByZero => "division by zero".to_owned(),
-                ArrowError::CastError(message)
-                | ArrowError::ComputeError(message)
-                | ArrowError::ParseError(message)
-                | ArrowError::InvalidArgumentError(message) => message.clone(),
-                other => other.to_string(),
-            },
             other => other.strip_backtrace(),
         };
         // Arrow's words, which come without their kind from physical expressions.
         let decimal = args.args.iter().any(|arg| arg.data_type().is_decimal());
-        Ok(match () {
-            () if message.contains("Divide by zero") => "division by zero".to_owned(),
-            () if message.contains("Overflow") && decimal => OUT_OF_PRECISION.to_owned(),
-            () if message.contains("Overflow") => "value out of range".to_owned(),
-            () => message,
-        })
+        let overflow = if decimal { OUT_OF_PRECISION } else { "value out of range" };
+        let words = [("Divide by zero", "division by zero"), ("Overflow", overflow)];
+        let known = words.into_iter().find(|(theirs, _)| message.contains(theirs));
+        Ok(known.map_or(message, |(_, ours)| ours.to_owned()))
     }
 }
 
