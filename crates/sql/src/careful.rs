@@ -10,9 +10,11 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -130,8 +132,8 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
     std::iter::once(forget).chain(rules.into_iter().map(careful)).collect()
 }
 
-/// A rule for physical plans. It finds columns by their names: where two columns of a node have the
-/// same one it makes one of both.
+/// A rule for physical plans. It finds columns by their names: where two columns of a node, or a key of an
+/// aggregate and another column that it reads, have the same one it makes one of both.
 #[derive(Debug)]
 struct CarefulByNames(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
@@ -181,13 +183,24 @@ impl PhysicalOptimizerRule for CarefulSorting {
     }
 }
 
-/// Whether a node of the plan has two columns of one name.
+/// Whether a node of the plan has one name for two columns.
 fn has_namesakes(plan: &Arc<dyn ExecutionPlan>) -> Result<bool, DataFusionError> {
     let mut found = false;
     plan.apply(|node| {
         let mut names = HashSet::new();
         found |= node.schema().fields().iter().any(|f| !names.insert(f.name().clone()));
+        found |= node.downcast_ref::<AggregateExec>().is_some_and(hides_a_column);
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)
+}
+
+/// Whether a key that is computed is called as a column of the input that it is not: `c + 0.0 AS c`, which
+/// has one zero where the column has two.
+fn hides_a_column(aggregate: &AggregateExec) -> bool {
+    let input = aggregate.input().schema();
+    aggregate.group_expr().expr().iter().any(|(key, name)| {
+        let same = key.downcast_ref::<Column>().is_some_and(|column| column.name() == name);
+        !same && input.column_with_name(name).is_some()
+    })
 }
