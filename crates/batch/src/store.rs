@@ -13,7 +13,9 @@
 
 use crate::{Error, Result};
 use kaplan_base::Lsn;
-use kaplan_circuit::{Batch, Clocks, Keyer, decode_batch, encode_batch, environment_fingerprint};
+use kaplan_circuit::{
+    Batch, Clocks, Held, Keyer, Shelf, decode_batch, encode_batch, environment_fingerprint,
+};
 use kaplan_store::{Document, Place};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,7 @@ pub struct Published {
     /// The content; several batches after incremental runs.
     pub batches: Vec<Arc<Batch>>,
     files: Vec<String>,
+    _held: Held,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +58,8 @@ struct Manifest {
 pub struct Store {
     place: Place,
     epoch: u64,
+    /// Where the memory of published views is counted, if anywhere.
+    shelf: Option<Arc<dyn Shelf>>,
     views: Mutex<BTreeMap<Key, Arc<Published>>>,
     /// The manifests; held while one is written, so that two runs cannot both pass the check.
     manifests: tokio::sync::Mutex<BTreeMap<Key, Document>>,
@@ -66,8 +71,9 @@ type Key = (String, u32);
 impl Store {
     /// The store in a place, for a process with this epoch.
     #[must_use]
-    pub fn new(place: Place, epoch: u64) -> Self {
-        Self { place, epoch, views: Mutex::default(), manifests: tokio::sync::Mutex::default() }
+    pub fn new(place: Place, epoch: u64, shelf: Option<Arc<dyn Shelf>>) -> Self {
+        let (views, manifests) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { place, epoch, shelf, views, manifests }
     }
 
     fn directory(&self, view: &str, version: u32) -> Place {
@@ -144,12 +150,14 @@ impl Store {
             return Ok((document, None));
         }
         let mut batches = Vec::with_capacity(manifest.files.len());
+        let mut held = self.held();
         for name in &manifest.files {
             let missing = || damaged(format!("{name} is missing"));
             let bytes = place.get(name).await?.ok_or_else(missing)?;
             let batch =
                 decode_batch(0, &bytes, key).map_err(|e| damaged(format!("{name}: {e}")))?;
             batches.push(Arc::new(batch));
+            held.settle(&mut batches);
         }
         let published = Published {
             lsn: manifest.lsn,
@@ -158,6 +166,7 @@ impl Store {
             run: manifest.run,
             batches,
             files: manifest.files,
+            _held: held,
         };
         Ok((document, Some(Arc::new(published))))
     }
@@ -193,6 +202,8 @@ impl Store {
             files.push(name);
             all.push(batch);
         }
+        let mut held = self.held();
+        held.settle(&mut all);
         let manifest = Manifest {
             view: view.into(),
             version,
@@ -210,6 +221,7 @@ impl Store {
             run: run.into(),
             batches: all,
             files: files.clone(),
+            _held: held,
         });
         let key = (view.to_string(), version);
         let mut manifests = self.manifests.lock().await;
@@ -228,6 +240,10 @@ impl Store {
         drop(manifests);
         self.remove_others(&place, &files).await?;
         Ok(new)
+    }
+
+    fn held(&self) -> Held {
+        Held::on(self.shelf.clone())
     }
 
     /// Forgets a view's publication.

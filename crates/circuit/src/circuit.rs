@@ -7,6 +7,7 @@
 use crate::delta::concat_deltas;
 use crate::operator::{explain, growth, tell_absorbed};
 use crate::operator::{visit_keepers, visit_traces, visit_traces_mut};
+use crate::shelf::{Held, Shelf, least_to_shelve};
 use crate::split::Sharing;
 use crate::trace::{Merge, concat};
 use crate::{AggregateSpec, Batch, Clocks, Delta, Error, Input, Operator, Result, Trace};
@@ -67,16 +68,80 @@ impl OutputSnapshot {
 pub struct Circuit {
     root: Root,
     generations: Vec<Generation>,
+    held: Held,
 }
 
 impl Circuit {
     /// A circuit without state, whose view begins after this commit.
     #[must_use]
     pub fn new(root: Root, after: Lsn) -> Self {
-        let mut circuit = Self { root, generations: Vec::new() };
+        let mut circuit = Self { root, generations: Vec::new(), held: Held::default() };
         let trace = circuit.empty_trace();
         circuit.generations.push(Generation { after, trace });
         circuit
+    }
+
+    /// The circuit with its memory counted there, where what is too much finds room.
+    pub fn on_shelf(mut self, shelf: Option<&Arc<dyn Shelf>>) -> Result<Self> {
+        self.held = Held::on(shelf.cloned());
+        self.visit_mut(&mut |trace| {
+            trace.set_shelf(shelf.cloned());
+            Ok(())
+        })?;
+        self.settle()?;
+        Ok(self)
+    }
+
+    /// Where its memory is counted.
+    #[must_use]
+    pub fn shelf(&self) -> Option<&Arc<dyn Shelf>> {
+        self.held.shelf()
+    }
+
+    /// Counts its memory, and puts its largest batches away where that is too much. Returns whether one
+    /// moved.
+    pub fn settle(&mut self) -> Result<bool> {
+        let Some(shelf) = self.held.shelf().cloned() else { return Ok(false) };
+        let excess = self.count();
+        let mut moved = false;
+        if excess > 0
+            && let Some(least) =
+                least_to_shelve(&*shelf, excess, self.traces().flat_map(Trace::batches))
+        {
+            self.visit_mut(&mut |trace| {
+                moved |= trace.shelve(&*shelf, least);
+                Ok(())
+            })?;
+            self.count();
+        }
+        Ok(moved)
+    }
+
+    /// Counts the memory that it holds; returns how much too much all hold.
+    fn count(&mut self) -> usize {
+        let mut held = std::mem::take(&mut self.held);
+        let excess = held.count(self.traces().flat_map(Trace::batches));
+        self.held = held;
+        excess
+    }
+
+    /// All traces: the generations', then those of the operators.
+    fn traces(&self) -> impl Iterator<Item = &Trace> {
+        let generations = self.generations.iter().map(|g| &g.trace);
+        generations.chain(self.operator_traces())
+    }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Trace) -> Result<()>) -> Result<()> {
+        for generation in &mut self.generations {
+            visit(&mut generation.trace)?;
+        }
+        visit_traces_mut(self.operator_mut(), visit)
+    }
+
+    fn operator_mut(&mut self) -> &mut dyn Operator {
+        match &mut self.root {
+            Root::States { input, .. } | Root::Rows(input) => input.as_mut(),
+        }
     }
 
     fn operator(&self) -> &dyn Operator {
@@ -86,17 +151,19 @@ impl Circuit {
     }
 
     fn empty_trace(&self) -> Trace {
-        match &self.root {
+        let mut trace = match &self.root {
             Root::States { spec, .. } => spec.state_trace(),
+            Root::Rows(node) if node.insert_only() => {
+                Trace::new(node.schema(), Vec::new(), Merge::Append)
+            }
             Root::Rows(node) => {
                 let schema = node.schema();
-                if node.insert_only() {
-                    return Trace::new(schema, Vec::new(), Merge::Append);
-                }
                 let key = (0..schema.fields().len()).collect();
                 Trace::new(schema, key, Merge::Sum)
             }
-        }
+        };
+        trace.set_shelf(self.shelf().cloned());
+        trace
     }
 
     /// How the content is to be read.
@@ -113,6 +180,12 @@ impl Circuit {
     ///
     /// After an error the circuit must not be used any more: half of the step may be in it.
     pub fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
+        let changes = self.take_in(input)?;
+        self.settle()?;
+        Ok(changes)
+    }
+
+    fn take_in(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
         let Some(generation) = self.generations.last_mut() else {
             return Err(Error::Damaged("a circuit without a generation".into()));
         };
@@ -187,14 +260,14 @@ impl Circuit {
             }
             Root::Rows(_) => mine.trace.absorb(generation.trace.batches()),
         }
-        let node: &mut dyn Operator = match &mut self.root {
-            Root::States { input, .. } | Root::Rows(input) => input.as_mut(),
-        };
+        let node = self.operator_mut();
         visit_traces_mut(node, &mut |trace| {
             trace.absorb(&theirs.next().unwrap_or_default());
             Ok(())
         })?;
         tell_absorbed(node);
+        drop(other);
+        self.settle()?;
         Ok(())
     }
 
@@ -238,10 +311,7 @@ impl Circuit {
         generations: Vec<(Lsn, Vec<Arc<Batch>>)>,
     ) -> Result<()> {
         let mut stored = operators.into_iter();
-        let node: &mut dyn Operator = match &mut self.root {
-            Root::States { input, .. } | Root::Rows(input) => input.as_mut(),
-        };
-        visit_traces_mut(node, &mut |trace| {
+        visit_traces_mut(self.operator_mut(), &mut |trace| {
             let missing = || Error::Damaged("stored state has too few traces".into());
             trace.restore(stored.next().ok_or_else(missing)?);
             Ok(())
@@ -256,11 +326,11 @@ impl Circuit {
             restored.push(Generation { after, trace });
         }
         self.generations = restored;
+        self.settle()?;
         Ok(())
     }
 
-    /// Rows and bytes that the view and each operator keep in memory, in the order of
-    /// [`Circuit::keepers`].
+    /// Rows and bytes that the view and each operator keep, in the order of [`Circuit::keepers`].
     #[must_use]
     pub fn sizes(&self) -> Vec<(usize, usize)> {
         let add = |a: (usize, usize), t: &Trace| (a.0 + t.len(), a.1 + t.bytes());

@@ -51,27 +51,43 @@ pub fn environment_fingerprint() -> String {
 pub fn encode_delta(delta: &Delta) -> Result<Vec<u8>> {
     let weighted = delta.weights.is_some();
     let batch = if weighted { delta.to_weighted_batch()? } else { delta.rows.clone() };
+    let (message, body) = encode_columns(&batch)?;
+    let length = u32::try_from(message.len()).map_err(|_| damaged("message size"))?;
+    let mut bytes = Vec::with_capacity(HEADER + message.len() + body.len());
+    let columns = u16::try_from(delta.rows.num_columns()).map_err(|_| damaged("column count"))?;
+    bytes.extend_from_slice(&[FORMAT, u8::from(weighted)]);
+    bytes.extend_from_slice(&columns.to_le_bytes());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// Columns as a message that says where they are, and the bytes that have them.
+pub(crate) fn encode_columns(batch: &RecordBatch) -> Result<(Vec<u8>, Vec<u8>)> {
     let options = IpcWriteOptions::default();
     let mut tracker = DictionaryTracker::new(true);
     let (dictionaries, encoded) = IpcDataGenerator::default().encode(
-        &batch,
+        batch,
         &mut tracker,
         &options,
         &mut IpcWriteContext::default(),
     )?;
     if !dictionaries.is_empty() {
-        return Err(damaged("dictionary columns cannot be logged"));
+        return Err(damaged("dictionary columns cannot be stored"));
     }
-    let length = u32::try_from(encoded.ipc_message.len()).map_err(|_| damaged("message size"))?;
-    let mut bytes =
-        Vec::with_capacity(HEADER + encoded.ipc_message.len() + encoded.arrow_data.len());
-    let columns = u16::try_from(delta.rows.num_columns()).map_err(|_| damaged("column count"))?;
-    bytes.extend_from_slice(&[FORMAT, u8::from(weighted)]);
-    bytes.extend_from_slice(&columns.to_le_bytes());
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&encoded.ipc_message);
-    bytes.extend_from_slice(&encoded.arrow_data);
-    Ok(bytes)
+    Ok((encoded.ipc_message, encoded.arrow_data))
+}
+
+/// The columns of [`encode_columns`] where their bytes lie.
+pub(crate) fn decode_columns(
+    message: &[u8],
+    body: &Buffer,
+    schema: SchemaRef,
+) -> Result<RecordBatch> {
+    let message = root_as_message(message).map_err(|e| damaged(e.to_string()))?;
+    let batch = message.header_as_record_batch();
+    rows_of(body, batch.ok_or_else(|| damaged("bytes hold no record batch"))?, schema)
 }
 
 /// Decodes a log payload into rows of `schema` (the stream's columns, without weights). Columns that
@@ -87,9 +103,6 @@ pub fn decode_delta(schema: &SchemaRef, payload: &[u8]) -> Result<Delta> {
         .get(HEADER..HEADER.saturating_add(length))
         .ok_or_else(|| damaged("payload ends inside its message"))?;
     let body = Buffer::from(&payload[HEADER + length..]);
-    let message = root_as_message(message).map_err(|e| damaged(e.to_string()))?;
-    let batch =
-        message.header_as_record_batch().ok_or_else(|| damaged("payload holds no record batch"))?;
     let columns = match u16::from_le_bytes([header[2], header[3]]) {
         0 => schema.fields().len(),
         columns => usize::from(columns),
@@ -99,7 +112,7 @@ pub fn decode_delta(schema: &SchemaRef, payload: &[u8]) -> Result<Delta> {
     })?;
     let written = Arc::new(Schema::new(written.to_vec()));
     let full = if weighted { weighted_schema(&written) } else { written };
-    let rows = rows_of(&body, batch, full)?;
+    let rows = decode_columns(message, &body, full)?;
     let delta = if weighted { Delta::from_weighted_batch(&rows)? } else { Delta::insert(rows) };
     widened(schema, delta)
 }

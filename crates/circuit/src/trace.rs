@@ -3,17 +3,18 @@
 //! trace of n rows has O(log n) of them and every row is rewritten O(log n) times.
 //!
 //! A batch never changes once it is made: a reader that holds a list of batches has a snapshot,
-//! and a checkpoint writes each batch once.
+//! and a checkpoint writes each batch once. It may move to a shelf, where it is the same.
 
 use crate::delta::take_rows;
 use crate::group::AggregateMerger;
 use crate::key::{Keyer, RowsEqual, hash_arrays, ordered};
+use crate::shelf::{Shelf, on_shelf, shelve};
 use crate::{Delta, Result};
 use arrow::array::{ArrayRef, Int64Array, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,9 +24,11 @@ const MERGE_RATIO: usize = 3;
 /// Rows are merged when so many batches of similar size (within the same factor) have come together:
 /// each row is written again once for every such factor of the trace's size.
 const MERGE_TOGETHER: usize = 4;
-/// Batches that would have more bytes together stay apart: a column of text holds at most 2 GiB, and
-/// a merge takes its inputs' size in memory once more.
-const MERGE_BYTES: usize = 1 << 30;
+/// Most bytes that a merge puts into one batch: a column of text holds at most 2 GiB, and a merge takes
+/// as much in memory once more. A shelf may want less.
+const PIECE_BYTES: usize = 1 << 30;
+/// Hashes that are looked at for each piece of a merge, to make the pieces equally large.
+const SAMPLES: usize = 64;
 /// Rows without a key gain nothing by lying together, but many small batches cost at every read.
 const APPEND_ROWS: usize = 1 << 17;
 
@@ -41,20 +44,48 @@ pub struct Batch {
     pub hashes: ScalarBuffer<u64>,
     /// The rows, with their weights.
     pub delta: Delta,
+    bytes: usize,
+    /// Whether it is on a shelf.
+    shelved: bool,
 }
 
 impl Batch {
     /// A batch made of rows that are already in the order of their hashes.
     #[must_use]
     pub fn new(hashes: impl Into<ScalarBuffer<u64>>, delta: Delta) -> Self {
-        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), hashes: hashes.into(), delta }
+        Self::of(NEXT_ID.fetch_add(1, Ordering::Relaxed), hashes.into(), delta)
     }
 
     /// A batch that was stored under this id.
     #[must_use]
     pub fn restored(id: u64, hashes: impl Into<ScalarBuffer<u64>>, delta: Delta) -> Self {
         NEXT_ID.fetch_max(id + 1, Ordering::Relaxed);
-        Self { id, hashes: hashes.into(), delta }
+        Self::of(id, hashes.into(), delta)
+    }
+
+    fn of(id: u64, hashes: ScalarBuffer<u64>, delta: Delta) -> Self {
+        let bytes = delta.rows.get_array_memory_size() + hashes.len() * 8;
+        Self { id, hashes, delta, bytes, shelved: false }
+    }
+
+    /// The same batch where it lies on a shelf.
+    pub(crate) fn shelved(&self, hashes: ScalarBuffer<u64>, delta: Delta, bytes: usize) -> Self {
+        Self { id: self.id, hashes, delta, bytes, shelved: true }
+    }
+
+    /// The rows whose hashes are in this range; None: there are none.
+    fn between(&self, range: &RangeInclusive<u64>) -> Option<Self> {
+        let from = self.hashes.partition_point(|h| h < range.start());
+        let to = self.hashes.partition_point(|h| h <= range.end());
+        (from < to).then(|| self.slice(from, to - from))
+    }
+
+    /// Some of the rows, as a batch of their own that holds on to all of this one.
+    fn slice(&self, from: usize, length: usize) -> Self {
+        let hashes = self.hashes.slice(from, length);
+        let bytes = self.bytes * length / self.len().max(1);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Self { id, hashes, delta: self.delta.slice(from, length), bytes, shelved: self.shelved }
     }
 
     /// The number of rows.
@@ -69,10 +100,16 @@ impl Batch {
         self.delta.is_empty()
     }
 
-    /// Bytes in memory.
+    /// Its bytes, in memory or on a shelf.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.delta.rows.get_array_memory_size() + self.hashes.len() * 8
+        self.bytes
+    }
+
+    /// Its bytes in memory that counts.
+    #[must_use]
+    pub fn resident(&self) -> usize {
+        if self.shelved { 0 } else { self.bytes }
     }
 }
 
@@ -94,19 +131,34 @@ pub struct Trace {
     keyer: Keyer,
     merge: Merge,
     batches: Vec<Arc<Batch>>,
+    shelf: Option<Arc<dyn Shelf>>,
 }
 
 impl Trace {
     /// An empty trace of rows of this schema, ordered by these key columns.
     #[must_use]
     pub fn new(schema: SchemaRef, key: Vec<usize>, merge: Merge) -> Self {
-        Self { schema, keyer: Keyer::new(key), merge, batches: Vec::new() }
+        Self::keyed(schema, Keyer::new(key), merge)
     }
 
     /// An empty trace of rows with weights, ordered by the values of a bigint column.
     #[must_use]
     pub fn by_value(schema: SchemaRef, column: usize) -> Self {
-        Self { schema, keyer: Keyer::by_value(column), merge: Merge::Sum, batches: Vec::new() }
+        Self::keyed(schema, Keyer::by_value(column), Merge::Sum)
+    }
+
+    fn keyed(schema: SchemaRef, keyer: Keyer, merge: Merge) -> Self {
+        Self { schema, keyer, merge, batches: Vec::new(), shelf: None }
+    }
+
+    /// Says where its batches go when there are too many; its merges fit that.
+    pub(crate) fn set_shelf(&mut self, shelf: Option<Arc<dyn Shelf>>) {
+        self.shelf = shelf;
+    }
+
+    /// Puts batches that hold at least so many bytes there. Returns whether one moved.
+    pub(crate) fn shelve(&mut self, shelf: &dyn Shelf, least: usize) -> bool {
+        shelve(shelf, least, &mut self.batches)
     }
 
     /// The rows' columns.
@@ -145,7 +197,7 @@ impl Trace {
         self.batches.is_empty()
     }
 
-    /// Bytes in memory.
+    /// Bytes held, in memory or on a shelf.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.batches.iter().map(|b| b.bytes()).sum()
@@ -175,19 +227,85 @@ impl Trace {
         }
         self.batches.push(batch);
         while let Some(first) = self.first_to_merge() {
-            let merged = merge(&self.keyer, &self.merge, &self.batches[first..])?;
+            let merged = self.merged(&self.batches[first..])?;
             self.batches.truncate(first);
-            if !merged.is_empty() {
-                self.batches.push(Arc::new(merged));
-            }
+            self.batches.extend(merged);
         }
         Ok(())
     }
 
+    /// What several batches hold, as one or, where that would be too large, in pieces: one for each range
+    /// of hashes, which together are one sorted run.
+    fn merged(&self, batches: &[Arc<Batch>]) -> Result<Vec<Arc<Batch>>> {
+        let bytes: usize = batches.iter().map(|b| b.bytes()).sum();
+        let ranges = match self.merge {
+            Merge::Append => Vec::new(),
+            _ => ranges(batches, bytes.div_ceil(self.piece_bytes())),
+        };
+        if ranges.len() < 2 {
+            let one = merge(&self.keyer, &self.merge, batches)?;
+            return Ok(Some(one).filter(|b| !b.is_empty()).map(Arc::new).into_iter().collect());
+        }
+        let (mut made, mut held) = (Vec::with_capacity(ranges.len()), 0);
+        for range in ranges {
+            let parts = batches.iter().filter_map(|b| b.between(&range)).map(Arc::new);
+            let parts: Vec<_> = parts.collect();
+            let size: usize = parts.iter().map(|b| b.bytes()).sum();
+            // Rows of one key cannot be parted.
+            let together = if size > 2 * PIECE_BYTES { 1 } else { parts.len().max(1) };
+            for parts in parts.chunks(together) {
+                let mut piece = merge(&self.keyer, &self.merge, parts)?;
+                if let Some(shelf) = &self.shelf
+                    && shelf.excess(held + piece.bytes()) > 0
+                    && let Some(there) = on_shelf(&**shelf, &piece)
+                {
+                    piece = there;
+                }
+                held += piece.resident();
+                made.extend(Some(piece).filter(|b| !b.is_empty()).map(Arc::new));
+            }
+        }
+        Ok(made)
+    }
+
+    fn piece_bytes(&self) -> usize {
+        self.shelf.as_ref().map_or(PIECE_BYTES, |s| s.piece_bytes().clamp(1, PIECE_BYTES))
+    }
+
+    /// Where the run begins that ends before this batch: the pieces that one merge has made, or one batch.
+    fn run_before(&self, end: usize) -> usize {
+        let least = self.piece_bytes() / 4;
+        let continues = |at: usize| {
+            let (older, newer) = (&self.batches[at - 1], &self.batches[at]);
+            older.bytes() >= least
+                && newer.bytes() >= least
+                && older.hashes.last() < newer.hashes.first()
+        };
+        let mut start = end - 1;
+        while start > 0 && continues(start) {
+            start -= 1;
+        }
+        start
+    }
+
     /// Adds what another trace of this key holds. Nothing is merged: both have been large for long.
     pub(crate) fn absorb(&mut self, other: &[Arc<Batch>]) {
-        self.batches.extend(other.iter().cloned());
-        self.batches.sort_by_key(|batch| std::cmp::Reverse(batch.len()));
+        let mut runs = self.runs();
+        runs.extend(Self { batches: other.to_vec(), ..self.clone() }.runs());
+        runs.sort_by_key(|run| std::cmp::Reverse(run.iter().map(|b| b.len()).sum::<usize>()));
+        self.batches = runs.into_iter().flatten().collect();
+    }
+
+    /// The batches, those of a run together.
+    fn runs(&self) -> Vec<Vec<Arc<Batch>>> {
+        let (mut runs, mut end) = (Vec::new(), self.batches.len());
+        while end > 0 {
+            let start = self.run_before(end);
+            runs.push(self.batches[start..end].to_vec());
+            end = start;
+        }
+        runs.reverse();
+        runs
     }
 
     /// Takes out the rows whose value is at most this one; for traces ordered by value.
@@ -200,13 +318,13 @@ impl Trace {
                 continue;
             }
             taken.push(batch.delta.slice(0, count));
-            let left = batch.len() - count;
-            let mut rest = batch.delta.slice(count, left);
-            if left < count {
+            let mut rest = batch.slice(count, batch.len() - count);
+            if rest.len() < count {
                 // A slice would hold on to the memory of what is gone.
-                rest = rest.take(&UInt32Array::from_iter_values(0..left as u32))?;
+                let all = UInt32Array::from_iter_values(0..rest.len() as u32);
+                rest = Batch::new(rest.hashes.to_vec(), rest.delta.take(&all)?);
             }
-            *batch = Arc::new(Batch::new(batch.hashes.slice(count, left), rest));
+            *batch = Arc::new(rest);
         }
         self.batches.retain(|batch| !batch.is_empty());
         Ok(taken)
@@ -220,32 +338,28 @@ impl Trace {
 
     /// Where the newest batches begin that are to be merged; None: it is well as it is.
     fn first_to_merge(&self) -> Option<usize> {
-        let last = self.batches.last()?;
+        let rows = |run: Range<usize>| self.batches[run].iter().map(|b| b.len()).sum::<usize>();
         let mut first = self.batches.len();
-        let (mut size, mut bytes) = (0, 0);
+        let (mut size, mut runs, mut last) = (0, 0, 0);
         while first > 0 {
-            let older = &self.batches[first - 1];
+            let start = self.run_before(first);
+            let older = rows(start..first);
             let similar = match self.merge {
-                Merge::Sum => tier(older.len()) <= tier(last.len()),
-                _ => older.len() < size * MERGE_RATIO,
+                Merge::Sum => tier(older) <= tier(last),
+                Merge::States(_) => older < size * MERGE_RATIO,
+                Merge::Append => older < size * MERGE_RATIO && size + older <= APPEND_ROWS,
             };
-            if size > 0 && (!similar || self.is_full(size, bytes, older)) {
+            if runs == 0 {
+                last = older;
+            } else if !similar {
                 break;
             }
-            size += older.len();
-            bytes += older.bytes();
-            first -= 1;
+            size += older;
+            runs += 1;
+            first = start;
         }
         let together = if matches!(self.merge, Merge::Sum) { MERGE_TOGETHER } else { 2 };
-        (self.batches.len() - first >= together).then_some(first)
-    }
-
-    /// Whether so many rows and bytes would be too many together with this batch.
-    fn is_full(&self, rows: usize, bytes: usize, older: &Batch) -> bool {
-        match self.merge {
-            Merge::Append => rows + older.len() > APPEND_ROWS,
-            _ => bytes + older.bytes() > MERGE_BYTES,
-        }
+        (runs >= together).then_some(first)
     }
 
     /// The rows whose key equals one of `keys` (canonical arrays, `hashes` their hashes): for each
@@ -314,6 +428,24 @@ fn equal_range(hashes: &[u64], from: usize, hash: u64) -> Range<usize> {
         end += 1;
     }
     start..end
+}
+
+/// The hashes of several batches in about so many ranges of as many rows each.
+fn ranges(batches: &[Arc<Batch>], count: usize) -> Vec<RangeInclusive<u64>> {
+    let rows: usize = batches.iter().map(|b| b.len()).sum();
+    let every = (rows / (count.max(1) * SAMPLES)).max(1);
+    let mut samples: Vec<u64> = batches
+        .iter()
+        .flat_map(|b| b.hashes.iter().skip(every / 2).step_by(every))
+        .copied()
+        .collect();
+    samples.sort_unstable();
+    let last = |n: usize| samples.get(n * samples.len() / count).copied();
+    let mut lasts: Vec<u64> = (1..count).filter_map(last).collect();
+    lasts.dedup();
+    lasts.retain(|last| *last < u64::MAX);
+    let firsts = std::iter::once(0).chain(lasts.iter().map(|last| last + 1));
+    firsts.zip(lasts.iter().copied().chain([u64::MAX])).map(|(from, to)| from..=to).collect()
 }
 
 /// How often a batch's size has grown by [`MERGE_TOGETHER`].

@@ -193,6 +193,11 @@ pub struct Sparse {
     /// Most bytes of one commit; more than the default, 128 MiB, is not possible.
     #[arg(long, env = "KAPLAN_COMMIT_BYTES", value_name = "BYTES")]
     commit_bytes: Option<u64>,
+    /// Most bytes of memory, about: half for the state of views, a quarter for queries and batch runs.
+    /// What exceeds either goes to files below the data directory, or the temporary directory where the
+    /// data is in a bucket. Unless set, 70 percent of what the machine or container has.
+    #[arg(long, env = "KAPLAN_MEMORY_LIMIT_BYTES", value_name = "BYTES")]
+    memory_limit_bytes: Option<u64>,
     /// Lake files smaller than this many bytes are compacted together.
     #[arg(long, env = "KAPLAN_COMPACT_BYTES", value_name = "BYTES")]
     compact_bytes: Option<u64>,

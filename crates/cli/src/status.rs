@@ -39,7 +39,7 @@ const VIEWS: [Column; 8] = [
     ("batch LSN", "batch_lsn", text),
     ("batch published", "batch_published_us", time),
     ("schedule", "batch_schedule", text),
-    ("memory", "state_bytes", bytes),
+    ("state size", "state_bytes", bytes),
 ];
 
 const RUNS: [Column; 6] = [
@@ -93,6 +93,16 @@ fn print(out: &mut dyn Write, address: &str, status: &Value) -> io::Result<()> {
     {
         let (p50, p99) = (p50 / 1e3, p99 / 1e3);
         writeln!(out, "From acknowledged to visible: {p50:.1} ms (p50), {p99:.1} ms (p99)")?;
+    }
+    let memory = &status["memory"];
+    if memory.is_object() {
+        writeln!(
+            out,
+            "State of views: {} of {} in memory, {} in files",
+            bytes(&memory["state_bytes"]),
+            bytes(&memory["state_limit_bytes"]),
+            bytes(&memory["state_file_bytes"])
+        )?;
     }
     let replica = &status["replica"];
     if replica.is_object() {

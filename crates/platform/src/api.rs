@@ -263,6 +263,19 @@ pub struct ConnectorStatus {
     pub errors: u64,
 }
 
+/// What is held against the memory limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Most bytes of memory that the state of views may take.
+    pub state_limit_bytes: u64,
+    /// Bytes of memory that it takes.
+    pub state_bytes: u64,
+    /// Bytes of it in files, for which there is no room in memory.
+    pub state_file_bytes: u64,
+    /// Bytes of memory that running queries and batch runs have reserved.
+    pub query_bytes: u64,
+}
+
 /// Everything the status page and `kaplan status` show.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -288,6 +301,8 @@ pub struct Status {
     pub freshness_us: Option<(u64, u64)>,
     /// Microseconds since start.
     pub uptime_us: u64,
+    /// Memory and files of the state of views and of queries.
+    pub memory: MemoryStatus,
     /// Streams and tables.
     pub streams: Vec<StreamStatus>,
     /// Views.

@@ -89,10 +89,20 @@ pub(crate) fn of_value(message: &str) -> Code {
     found(&OF_VALUES, message).unwrap_or(Code::InvalidValue)
 }
 
+fn out_of_memory() -> Error {
+    Error::new(Code::OutOfMemory, "the query needs more memory than there is for queries").hint(
+        "raise memory_limit_bytes, of which queries and batch runs have a quarter, read less at a time, or run \
+         fewer queries at once; sorts and groups go to files, hash joins and distinct values cannot",
+    )
+}
+
 /// The error as the platform tells it.
 pub(crate) fn error(error: &DataFusionError) -> Error {
     match error {
         DataFusionError::SchemaError(inner, _) => of_schema(inner),
+        other if matches!(other.find_root(), DataFusionError::ResourcesExhausted(_)) => {
+            out_of_memory()
+        }
         other => {
             let text = plain(&other.strip_backtrace());
             let code = code_of(other, &text);
@@ -141,7 +151,6 @@ fn code_of(error: &DataFusionError, text: &str) -> Code {
             _ => of_value(text),
         },
         DataFusionError::Execution(_) => of_value(text),
-        DataFusionError::ResourcesExhausted(_) => Code::Overloaded,
         _ => Code::Internal,
     }
 }

@@ -95,6 +95,8 @@ pub enum Code {
     Overloaded,
     /// No space left on the device; nothing was acknowledged. 53100, 507.
     DiskFull,
+    /// A query needs more memory than queries have. 53200, 507.
+    OutOfMemory,
     /// Not ready yet, or no longer. 57P03, 503.
     Unavailable,
     /// Another instance has taken the data over; this one neither writes nor reads it any more.

@@ -8,8 +8,8 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, JobReport, Outcome, Producer, Result, RowSet,
-    Session, Settings, Status, ViewRead, catalog, jobs, leftovers, recover, replica, rows, runs,
-    sinks, sources, statements, status, ticks, views,
+    Session, Settings, Status, ViewRead, catalog, jobs, leftovers, memory, recover, replica, rows,
+    runs, sinks, sources, statements, status, ticks, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -17,7 +17,7 @@ use datafusion::execution::context::SessionContext;
 use futures::{StreamExt, TryStreamExt};
 use kaplan_base::{Clock, Lsn, StreamId};
 use kaplan_batch::Store;
-use kaplan_circuit::Clocks;
+use kaplan_circuit::{Clocks, Shelf};
 use kaplan_lake::{Lake, Progress};
 use kaplan_log::{LocalLog, Log, ObjectLog, ObjectOptions, Options};
 use kaplan_speed::checkpoint::Checkpoints;
@@ -57,6 +57,7 @@ pub(crate) struct Inner {
     pub clock: Arc<dyn Clock>,
     pub started: Instant,
     pub planner: Planner,
+    pub memory: memory::Shares,
     pub streams: Streams,
     /// Held while a definition changes.
     pub catalog: tokio::sync::Mutex<Catalog>,
@@ -346,7 +347,9 @@ impl Platform {
             create_tables(&lake, &streams).await?;
             phases.ended("tables of the lake");
         }
-        let planner = Planner::new();
+        let memory = memory::share(settings.memory_limit_bytes, &place)?;
+        let shelf: Arc<dyn Shelf> = Arc::clone(&memory.state) as _;
+        let planner = Planner::within(Arc::clone(&memory.queries));
         planner.define(stored.functions.clone());
         let session = SessionContext::new_with_state(planner.session(Vec::new())?);
         let archived_clocks = archiver::clocks_at(&streams, &progress);
@@ -389,8 +392,8 @@ impl Platform {
         let (driver, thread) =
             Driver::start(Arc::clone(&log), streams.clone(), (from, clocks), on_step)?;
         let inner = Arc::new(Inner {
-            batches: Arc::new(Store::new(place.below("batch"), epoch)),
-            checkpoints: Checkpoints::new(place.below("speed"), epoch),
+            batches: Arc::new(Store::new(place.below("batch"), epoch, Some(Arc::clone(&shelf)))),
+            checkpoints: Checkpoints::new(place.below("speed"), epoch, shelf),
             runs: match replica {
                 Some(_) => runs::Runs::look(&place).await?,
                 None => runs::Runs::open(&place, epoch).await?,
@@ -409,6 +412,7 @@ impl Platform {
             checkpoint_turn: tokio::sync::Mutex::default(),
             appends: Mutex::default(),
             stop: watch::Sender::new(false),
+            memory,
             replica,
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),

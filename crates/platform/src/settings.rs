@@ -38,6 +38,9 @@ pub struct Settings {
     pub schedule_speed: f64,
     /// Most bytes of one commit; what the log can hold in one is the most there can be.
     pub commit_bytes: usize,
+    /// Most bytes of memory, about: half for the state of views, a quarter for queries and batch runs;
+    /// what exceeds either goes to files. The default is 70 percent of what the machine or container has.
+    pub memory_limit_bytes: u64,
     /// Lake files smaller than this many bytes are compacted together.
     pub compact_bytes: u64,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             read_wait_ms: 30_000,
             schedule_speed: 1.0,
             commit_bytes: kaplan_base::limits::MAX_COMMIT_BYTES,
+            memory_limit_bytes: crate::memory::default_limit_bytes(),
             compact_bytes: 32 << 20,
         }
     }

@@ -67,6 +67,7 @@ pub(crate) fn of(inner: &Inner) -> Status {
         log_bytes: inner.log.bytes(),
         freshness_us: inner.freshness.percentiles(),
         uptime_us: u64::try_from(inner.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        memory: inner.memory.status(),
         streams: streams(inner, &definitions),
         views: views.values().map(|v| view(inner, &snapshot, v)).collect(),
         runs: inner.runs.latest(RUNS),

@@ -106,6 +106,7 @@ impl Inner {
             log: Arc::clone(&self.log),
             streams: self.streams.clone(),
             session: self.session.clone(),
+            shelf: Arc::clone(&self.memory.state) as _,
         }
     }
 

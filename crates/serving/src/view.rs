@@ -102,14 +102,13 @@ impl ServedView {
         if self.layer != Layer::Served {
             return self.merge();
         }
-        let mut merged = self.snapshot.merged.lock();
-        if let Some((lsn, rows)) = merged.as_ref()
-            && *lsn == base
-        {
-            return Ok(rows.clone());
+        // One reader merges, the others wait for what it has made.
+        let _one = self.snapshot.merging.lock();
+        if let Some(rows) = self.snapshot.merged(base) {
+            return Ok(rows);
         }
         let rows = self.merge()?;
-        *merged = Some((base, rows.clone()));
+        self.snapshot.keep_merged(base, &rows);
         Ok(rows)
     }
 
@@ -187,11 +186,11 @@ impl ServedView {
         };
         let wanted: Vec<Condition> = wanted.iter().filter_map(in_core).collect();
         let base = self.batch.as_ref().map_or(Lsn::ZERO, |b| b.lsn);
-        let merged = self.snapshot.merged.lock().clone().filter(|(lsn, _)| *lsn == base);
+        let merged = self.snapshot.merged(base);
         if wanted.is_empty() {
             return Ok(None);
         }
-        if let Some((_, rows)) = merged {
+        if let Some(rows) = merged {
             let keep = equal(&rows, &wanted)?;
             return Ok(Some(kaplan_circuit::filter_rows(&rows, &keep)?));
         }

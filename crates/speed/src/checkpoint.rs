@@ -16,7 +16,7 @@ use crate::{Error, Result};
 use futures::{StreamExt, TryStreamExt};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
-    Batch, Circuit, Clocks, Keyer, decode_batch, encode_batch, environment_fingerprint,
+    Batch, Circuit, Clocks, Held, Keyer, Shelf, decode_batch, encode_batch, environment_fingerprint,
 };
 use kaplan_sql::CompiledView;
 use kaplan_store::{Document, Place, READER};
@@ -80,6 +80,8 @@ pub(crate) fn image(
 pub struct Checkpoints {
     place: Place,
     epoch: u64,
+    /// Where the memory of restored circuits is counted.
+    shelf: Arc<dyn Shelf>,
     views: Mutex<BTreeMap<(String, u32), Kept>>,
 }
 
@@ -94,8 +96,8 @@ type Stored = (Vec<Vec<Arc<Batch>>>, Vec<(Lsn, Vec<Arc<Batch>>)>);
 impl Checkpoints {
     /// The checkpoints in a place, for a process with this epoch.
     #[must_use]
-    pub fn new(place: Place, epoch: u64) -> Self {
-        Self { place, epoch, views: Mutex::default() }
+    pub fn new(place: Place, epoch: u64, shelf: Arc<dyn Shelf>) -> Self {
+        Self { place, epoch, shelf, views: Mutex::default() }
     }
 
     fn directory(&self, view: &str, version: u32) -> Place {
@@ -179,14 +181,10 @@ impl Checkpoints {
         let mut restored = None;
         if let Some(mut manifest) = found.filter(|manifest| manifest.fits(version)) {
             manifest.name_files();
-            let mut circuit = compiled.circuit(Lsn::ZERO)?;
-            let read = load(&place, &manifest, orders(&circuit)).await;
-            match read.and_then(|(ops, generations)| Ok(circuit.restore(ops, generations)?)) {
-                Ok(_) => {
+            match self.restored(&place, &manifest, compiled, version).await {
+                Ok(view) => {
                     kept.files = manifest.files;
-                    let (compiled, lsn) = (Arc::clone(compiled), manifest.lsn);
-                    let clocks = Clocks::default();
-                    restored = Some(Attached { compiled, version, circuit, lsn, clocks });
+                    restored = Some(view);
                 }
                 Err(error) => {
                     tracing::warn!(view = compiled.name, %error,
@@ -213,20 +211,32 @@ impl Checkpoints {
                 return Ok(None);
             };
             manifest.name_files();
-            let mut circuit = compiled.circuit(Lsn::ZERO)?;
-            let read = load(&place, &manifest, orders(&circuit)).await;
-            match read.and_then(|(ops, generations)| Ok(circuit.restore(ops, generations)?)) {
-                Ok(_) => {
-                    let (compiled, lsn) = (Arc::clone(compiled), manifest.lsn);
-                    let clocks = Clocks::default();
-                    return Ok(Some(Attached { compiled, version, circuit, lsn, clocks }));
-                }
+            match self.restored(&place, &manifest, compiled, version).await {
+                Ok(view) => return Ok(Some(view)),
                 Err(error) => {
                     tracing::debug!(view = compiled.name, %error, "a checkpoint was replaced");
                 }
             }
         }
         Ok(None)
+    }
+
+    async fn restored(
+        &self,
+        place: &Place,
+        manifest: &Manifest,
+        compiled: &Arc<CompiledView>,
+        version: u32,
+    ) -> Result<Attached> {
+        let mut circuit = compiled.circuit(Lsn::ZERO)?.on_shelf(Some(&self.shelf))?;
+        // What is too much for memory leaves it while the rest is still read.
+        let mut loading = Loading { shelf: Arc::clone(&self.shelf), traces: Vec::new() };
+        let (operators, generations) =
+            load(place, manifest, orders(&circuit), &mut loading).await?;
+        drop(loading);
+        circuit.restore(operators, generations)?;
+        let (compiled, lsn) = (Arc::clone(compiled), manifest.lsn);
+        Ok(Attached { compiled, version, circuit, lsn, clocks: Clocks::default() })
     }
 
     /// Removes files that a checkpoint does not name, but none of a newer process.
@@ -272,6 +282,12 @@ impl Manifest {
     }
 }
 
+/// Counts the memory of traces while others are still loaded.
+struct Loading {
+    shelf: Arc<dyn Shelf>,
+    traces: Vec<Held>,
+}
+
 /// The orders of a circuit's traces: those of its operators, and that of its output.
 type Orders = (Vec<Option<Keyer>>, Option<Keyer>);
 
@@ -281,18 +297,24 @@ fn orders(circuit: &Circuit) -> Orders {
     (operators, circuit.generations()[0].trace.order().cloned())
 }
 
-async fn load(place: &Place, manifest: &Manifest, orders: Orders) -> Result<Stored> {
+async fn load(
+    place: &Place,
+    manifest: &Manifest,
+    orders: Orders,
+    loading: &mut Loading,
+) -> Result<Stored> {
     let (traces, output) = orders;
     let mut operators = Vec::with_capacity(traces.len());
     for (ids, order) in manifest.operators.iter().zip(&traces) {
-        operators.push(load_trace(place, manifest, ids, order.as_ref()).await?);
+        operators.push(load_trace(place, manifest, ids, order.as_ref(), loading).await?);
     }
     if operators.len() != traces.len() {
         return Err(kaplan_circuit::Error::Damaged("trace count".into()).into());
     }
     let mut generations = Vec::with_capacity(manifest.generations.len());
     for (after, ids) in &manifest.generations {
-        generations.push((*after, load_trace(place, manifest, ids, output.as_ref()).await?));
+        let batches = load_trace(place, manifest, ids, output.as_ref(), loading).await?;
+        generations.push((*after, batches));
     }
     Ok((operators, generations))
 }
@@ -302,6 +324,7 @@ async fn load_trace(
     manifest: &Manifest,
     ids: &[u64],
     order: Option<&Keyer>,
+    loading: &mut Loading,
 ) -> Result<Vec<Arc<Batch>>> {
     let missing = |id: u64| kaplan_circuit::Error::Damaged(format!("batch {id} is missing"));
     let mut reads = Vec::with_capacity(ids.len());
@@ -310,8 +333,15 @@ async fn load_trace(
         let (place, order) = (place.clone(), order.cloned());
         reads.push(async move {
             let bytes = place.get(&name).await?.ok_or_else(|| missing(id))?;
-            Ok(Arc::new(decode_batch(id, &bytes, order.as_ref())?))
+            Ok::<_, Error>(Arc::new(decode_batch(id, &bytes, order.as_ref())?))
         });
     }
-    futures::stream::iter(reads).buffered(PARALLEL).try_collect().await
+    let (mut batches, mut reads) = (Vec::new(), futures::stream::iter(reads).buffered(PARALLEL));
+    let mut held = Held::on(Some(Arc::clone(&loading.shelf)));
+    while let Some(batch) = reads.next().await {
+        batches.push(batch?);
+        held.settle(&mut batches);
+    }
+    loading.traces.push(held);
+    Ok(batches)
 }

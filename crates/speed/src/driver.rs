@@ -435,6 +435,10 @@ impl View {
             self.refresh(true);
             return;
         }
+        // Others may have grown.
+        if !touched && let Err(error) = circuit.settle() {
+            tracing::warn!(view = name, %error, "its state cannot leave memory");
+        }
         self.lsn = lsn;
         if touched {
             self.clocks = self.compiled.shown(clocks);
@@ -476,6 +480,8 @@ impl View {
             keepers: Arc::clone(&old.keepers),
             sizes,
             merged: parking_lot::Mutex::new(merged),
+            merging: parking_lot::Mutex::default(),
+            shelf: old.shelf.clone(),
         });
     }
 }
@@ -496,7 +502,9 @@ fn snapshot_of(
         content: circuit.snapshot(),
         keepers: circuit.keepers().into(),
         sizes: circuit.sizes(),
-        merged: parking_lot::Mutex::new(None),
+        merged: parking_lot::Mutex::default(),
+        merging: parking_lot::Mutex::default(),
+        shelf: circuit.shelf().cloned(),
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod checkpoint;
 mod driver;
 mod error;
+mod memory;
 pub mod replay;
 mod scan;
 mod snapshot;
@@ -15,5 +16,6 @@ mod streams;
 
 pub use driver::{Attached, Driver, MAX_STEP_BYTES, NotAttached, OnStep};
 pub use error::{Error, Result};
-pub use snapshot::{Snapshot, ViewSnapshot, ViewState};
+pub use memory::Memory;
+pub use snapshot::{Merged, Snapshot, ViewSnapshot, ViewState};
 pub use streams::{StreamInfo, Streams};

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use datafusion::execution::context::SessionContext;
 use datafusion::prelude::{col, lit};
 use kaplan_base::Lsn;
-use kaplan_circuit::{Clocks, Delta, Form, Input};
+use kaplan_circuit::{Clocks, Delta, Form, Input, Shelf};
 use kaplan_lake::Lake;
 use kaplan_log::Log;
 use kaplan_sql::CompiledView;
@@ -29,6 +29,8 @@ pub struct History {
     pub streams: Streams,
     /// A session to scan with.
     pub session: SessionContext,
+    /// Where the memory of circuits is counted.
+    pub shelf: Arc<dyn Shelf>,
 }
 
 /// How far a replay has come; readable while it runs.
@@ -50,7 +52,7 @@ pub async fn replay(
     archived: &(Lsn, Clocks),
     progress: &Arc<Progress>,
 ) -> Result<Attached> {
-    let circuit = compiled.circuit(after)?;
+    let circuit = compiled.circuit(after)?.on_shelf(Some(&history.shelf))?;
     let clocks = Clocks::default();
     let compiled = Arc::clone(compiled);
     let mut view = Attached { compiled, version, circuit, lsn: after, clocks };

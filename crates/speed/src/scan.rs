@@ -156,8 +156,8 @@ impl Takers {
         let count = if sharing.is_some() { most.clamp(1, MOST_CIRCUITS) } else { 1 };
         // It may have been cut and let go since, and be empty all the same.
         let after = view.circuit.generations().first().map_or(view.lsn, |g| g.after);
-        let new = |_| view.compiled.circuit(after);
-        let others = (1..count).map(new).collect::<std::result::Result<_, _>>()?;
+        let new = |_| Ok(view.compiled.circuit(after)?.on_shelf(view.circuit.shelf())?);
+        let others = (1..count).map(new).collect::<Result<_>>()?;
         let columns = match sharing {
             Some(Sharing::ByColumn(columns)) => Some(columns),
             _ => None,

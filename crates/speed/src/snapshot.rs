@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use kaplan_base::Lsn;
-use kaplan_circuit::{Clocks, OutputSnapshot};
+use kaplan_circuit::{Clocks, Held, OutputSnapshot, Shelf};
 use kaplan_sql::CompiledView;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -38,9 +38,40 @@ pub struct ViewSnapshot {
     pub keepers: Arc<[String]>,
     /// The rows and bytes, in the same order.
     pub sizes: Vec<(usize, usize)>,
-    /// The merged rows, once some reader has made them: the LSN of the batch view they include, and
-    /// the rows.
-    pub merged: Mutex<Option<(Lsn, RecordBatch)>>,
+    /// The merged rows, once some reader has made them and there is room.
+    pub merged: Mutex<Option<Arc<Merged>>>,
+    /// Held by the reader who makes them.
+    pub merging: Mutex<()>,
+    /// Where memory is counted.
+    pub shelf: Option<Arc<dyn Shelf>>,
+}
+
+/// The rows of a view that a reader has put together.
+#[derive(Debug)]
+pub struct Merged {
+    /// The LSN of the batch view that they include.
+    pub base: Lsn,
+    /// The rows.
+    pub rows: RecordBatch,
+    _held: Held,
+}
+
+impl ViewSnapshot {
+    /// The merged rows that include this batch view, if a reader has made them.
+    #[must_use]
+    pub fn merged(&self, base: Lsn) -> Option<RecordBatch> {
+        let merged = self.merged.lock();
+        merged.as_ref().filter(|merged| merged.base == base).map(|merged| merged.rows.clone())
+    }
+
+    /// Keeps merged rows for the next reader, if there is room for them.
+    pub fn keep_merged(&self, base: Lsn, rows: &RecordBatch) {
+        let mut held = Held::on(self.shelf.clone());
+        if held.try_count(rows.get_array_memory_size()) {
+            let merged = Merged { base, rows: rows.clone(), _held: held };
+            *self.merged.lock() = Some(Arc::new(merged));
+        }
+    }
 }
 
 /// All views at one LSN.

@@ -23,6 +23,8 @@ use datafusion::common::{
 };
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -142,6 +144,9 @@ impl TableProvider for StreamTable {
     }
 }
 
+/// At least so many sorts find memory at the same time.
+const SORTS: usize = 64;
+
 /// Plans queries. Cheap to clone.
 #[derive(Clone)]
 pub struct Planner {
@@ -160,6 +165,12 @@ impl Planner {
     /// A planner with DataFusion's functions and Kaplan's own.
     #[must_use]
     pub fn new() -> Self {
+        Self::within(Arc::default())
+    }
+
+    /// The same, whose queries share this memory and spill into its files.
+    #[must_use]
+    pub fn within(runtime: Arc<RuntimeEnv>) -> Self {
         let mut config = SessionConfig::new().with_default_catalog_and_schema(CATALOG, SCHEMA);
         config =
             config.with_information_schema(false).with_create_default_catalog_and_schema(false);
@@ -170,8 +181,14 @@ impl Planner {
         options.sql_parser.parse_float_as_decimal = true;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;
+        // What every sort sets aside for its end must not be all there is.
+        if let MemoryLimit::Finite(bytes) = runtime.memory_pool.memory_limit() {
+            let aside = &mut options.execution.sort_spill_reservation_bytes;
+            *aside = (*aside).min(bytes / SORTS);
+        }
         let builder = SessionStateBuilder::new()
             .with_config(config)
+            .with_runtime_env(runtime)
             .with_default_features()
             .with_optimizer_rules(careful::logical_rules())
             .with_physical_optimizer_rules(careful::physical_rules());

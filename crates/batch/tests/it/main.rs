@@ -29,7 +29,7 @@ fn open(root: &Path) -> Store {
 }
 
 fn store_of(root: &Path, epoch: u64) -> Store {
-    Store::new(Place::open(root.to_str().unwrap()).unwrap(), epoch)
+    Store::new(Place::open(root.to_str().unwrap()).unwrap(), epoch, None)
 }
 
 async fn publish(

@@ -16,6 +16,7 @@ mod guides;
 mod kafka;
 mod leftovers;
 mod lifecycle;
+mod memory;
 mod postgres;
 mod quarantines;
 mod reads;

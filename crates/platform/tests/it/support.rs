@@ -35,6 +35,11 @@ impl Running {
         Running::set(dir, Arc::new(SystemClock), settings).await
     }
 
+    /// The same with other settings.
+    pub async fn with(dir: &Path, settings: Settings) -> Running {
+        Running::set(dir, Arc::new(SystemClock), settings).await
+    }
+
     async fn set(dir: &Path, clock: Arc<dyn Clock>, settings: Settings) -> Running {
         let settings = Settings {
             data_dir: dir.to_path_buf(),

@@ -117,6 +117,10 @@ fn platform(registry: &mut Registry, status: &Status) {
         ("archived_lsn", "The last commit that the lake holds", status.archived_lsn.0),
         ("log_start_lsn", "The first commit that the log's tail holds", status.log_start_lsn.0),
         ("log_bytes", "Size of the log's tail", status.log_bytes),
+        ("state_limit_bytes", "Memory that state may take", status.memory.state_limit_bytes),
+        ("state_memory_bytes", "Memory that state takes", status.memory.state_bytes),
+        ("state_file_bytes", "State in files, beyond the limit", status.memory.state_file_bytes),
+        ("query_memory_bytes", "Memory that queries have reserved", status.memory.query_bytes),
     ];
     for (name, help, value) in numbers {
         let gauge = Number::default();
@@ -172,7 +176,7 @@ fn views(registry: &mut Registry, status: &Status) {
         ("view_running", "1 if the view takes in commits", Family::<View, Number>::default()),
         ("view_lsn", "The last commit that the view has taken in", Family::default()),
         ("view_state_rows", "Rows of state", Family::default()),
-        ("view_state_bytes", "Bytes of state in memory", Family::default()),
+        ("view_state_bytes", "Bytes of state", Family::default()),
     ];
     let batch_lsn = Family::<View, Number>::default();
     for view in &status.views {
@@ -205,7 +209,7 @@ fn operators(registry: &mut Registry, status: &Status) {
         }
     }
     registry.register("operator_state_rows", "Rows that an operator of a view keeps", rows);
-    registry.register("operator_state_bytes", "Bytes of them in memory", bytes);
+    registry.register("operator_state_bytes", "Bytes of them", bytes);
 }
 
 /// Sources or sinks.

@@ -375,6 +375,7 @@ pub(super) mod tests {
             log_bytes: 2_000,
             freshness_us: Some((900, 12_500)),
             uptime_us: 3_700_000_000,
+            memory: kaplan_platform::MemoryStatus::default(),
             streams: vec![StreamStatus {
                 name: "flights".to_owned(),
                 kind: "stream".to_owned(),

@@ -49,6 +49,7 @@ pub(super) fn sqlstate(code: Code) -> &'static str {
         Code::TooLarge => "54000",
         Code::Overloaded => "53300",
         Code::DiskFull => "53100",
+        Code::OutOfMemory => "53200",
         Code::Unavailable | Code::Fenced => "57P03",
         Code::NotReady => "55000",
         Code::Corrupted => "XX001",

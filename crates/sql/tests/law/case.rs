@@ -179,7 +179,7 @@ impl Case {
             .map_err(|e| format!("the truth itself failed: {e}"))
     }
 
-    /// Random cuts with restarts, a read in between, and the sum of what was emitted.
+    /// Random cuts, one of them with restarts and without memory, a read in between, and the sum of what was emitted.
     async fn cuts(
         &self,
         subject: &Subject<'_>,
@@ -193,7 +193,7 @@ impl Case {
             let cut = random_cut(rng, all, &[middle]);
             let odds = if round == 0 { 0.0 } else { 0.3 };
             let name = format!("cut {cut:?} with restarts at odds {odds}");
-            let mut circuit = subject.circuit()?;
+            let mut circuit = if round == 0 { subject.circuit()? } else { subject.shelved()? };
             let mut emitted = circuit.snapshot().batches_after(Lsn(0));
             let mut then: Option<Circuit> =
                 (middle == 0).then(|| subject.restart(&circuit)).transpose()?;

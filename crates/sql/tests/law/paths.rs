@@ -4,11 +4,12 @@
 use crate::data::{Change, Commit, Table, source_deltas};
 use crate::truth;
 use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::buffer::Buffer;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
     AggregateSpec, Batch, Circuit, Clocks, Delta, Form, GroupTable, Input, NOW, Output, Sharing,
-    Trace, decode_batch, encode_batch,
+    Shelf, Trace, decode_batch, encode_batch,
 };
 use kaplan_sql::{CompiledView, Core, SourceInfo};
 use rand::Rng;
@@ -57,6 +58,12 @@ impl Subject<'_> {
 
     pub fn circuit(&self) -> Result<Circuit, String> {
         self.view.circuit(Lsn(0)).map_err(text)
+    }
+
+    /// A circuit for whose state there is no memory.
+    pub fn shelved(&self) -> Result<Circuit, String> {
+        let shelf: Arc<dyn Shelf> = Arc::new(Full);
+        self.circuit()?.on_shelf(Some(&shelf)).map_err(text)
     }
 
     /// What the clocks show after so many commits: seven minutes go by with each.
@@ -159,14 +166,14 @@ impl Subject<'_> {
             .map(|g| Ok((g.after, copy(&g.trace)?)))
             .collect::<Result<_, String>>()?;
         fresh.restore(operators, generations).map_err(text)?;
-        Ok(fresh)
+        fresh.on_shelf(circuit.shelf()).map_err(text)
     }
 
     /// All rows in another order, in a few large steps.
     pub async fn shuffled(&self, rng: &mut ChaCha8Rng) -> Rows {
         let mut changes = self.flat(0..self.commits.len());
         changes.shuffle(rng);
-        let mut circuit = self.circuit()?;
+        let mut circuit = self.shelved()?;
         let size = changes.len().div_ceil(rng.random_range(1..=3)).max(1);
         if self.view.reads_changes() {
             for chunk in changes.chunks(size) {
@@ -201,7 +208,7 @@ impl Subject<'_> {
         sharing: &Sharing,
         rng: &mut ChaCha8Rng,
     ) -> Result<Circuit, String> {
-        let mut circuits = vec![first, self.circuit()?];
+        let mut circuits = vec![first, self.shelved()?];
         let clocks = self.clocks(self.commits.len());
         let mut changes = self.flat(0..self.commits.len());
         changes.shuffle(rng);
@@ -324,4 +331,24 @@ fn relabel(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, String
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     let columns = rows.columns().to_vec();
     RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options).map_err(text)
+}
+
+/// Everything is too much: batches move as soon as they are made, and merges make small pieces.
+#[derive(Debug)]
+struct Full;
+
+impl Shelf for Full {
+    fn count(&self, _: usize, _: usize) {}
+
+    fn excess(&self, _: usize) -> usize {
+        usize::MAX
+    }
+
+    fn piece_bytes(&self) -> usize {
+        512
+    }
+
+    fn put(&self, bytes: &[u8]) -> Option<Buffer> {
+        Some(Buffer::from(bytes))
+    }
 }

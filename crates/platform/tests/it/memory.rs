@@ -1,0 +1,122 @@
+//! State and answers that are several times larger than the memory for them.
+
+use crate::support::Running;
+use kaplan_platform::{MemoryStatus, Settings};
+
+/// Half of it is for state, a quarter for queries.
+const LIMIT: u64 = 48 << 20;
+
+const STREAMS: &str = "
+    CREATE STREAM orders (id bigint, customer bigint, amount bigint, note text);
+    CREATE TABLE customers (id bigint PRIMARY KEY, name text);";
+
+/// Groups that can be merged, groups that cannot, a join, first rows, and a batch view; most of them with
+/// a row for every row.
+const VIEWS: [(&str, &str, &str); 5] = [
+    (
+        "by_note",
+        "kappa",
+        "SELECT note, count(*) AS n, sum(amount) AS total FROM orders GROUP BY note",
+    ),
+    (
+        "notes",
+        "kappa",
+        "SELECT c.name, count(DISTINCT o.amount) AS notes, max(o.note) AS last \
+             FROM orders o JOIN customers c ON o.customer = c.id GROUP BY c.name",
+    ),
+    (
+        "named",
+        "kappa",
+        "SELECT o.id, o.note, c.name FROM orders o JOIN customers c ON o.customer = c.id",
+    ),
+    (
+        "largest",
+        "kappa",
+        "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY customer ORDER BY amount DESC) AS place \
+             FROM orders) AS o WHERE place <= 40",
+    ),
+    (
+        "totals",
+        "lambda",
+        "SELECT customer, note, sum(amount) AS total FROM orders GROUP BY customer, note",
+    ),
+];
+
+fn rows(from: u32, to: u32) -> String {
+    format!(
+        "INSERT INTO orders SELECT g, g % 1000, (g * 7919) % 10007, 'order ' || g || repeat('.', 40) \
+             FROM generate_series({from}, {to}) AS s(g)"
+    )
+}
+
+fn settings() -> Settings {
+    Settings { memory_limit_bytes: LIMIT, ..Settings::default() }
+}
+
+fn memory(k: &Running) -> MemoryStatus {
+    k.platform.status().expect("status").memory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_hold_more_than_their_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut k = Running::with(dir.path(), settings()).await;
+    k.sql(STREAMS).await;
+    k.sql("INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(0, 999) AS s(g)")
+        .await;
+    // Some of the history is there before the views, some comes after them.
+    k.sql(&rows(1, 150_000)).await;
+    for (name, architecture, query) in VIEWS {
+        let with = format!("WITH (architecture = '{architecture}')");
+        k.sql(&format!("CREATE MATERIALIZED VIEW {name} {with} AS {query}")).await;
+    }
+    k.sql(&rows(150_001, 250_000)).await;
+    k.sql("REFRESH MATERIALIZED VIEW totals").await;
+    k.sql(&rows(250_001, 300_000)).await;
+    k.sql("UPDATE customers SET name = 'somebody' WHERE id % 2 = 0").await;
+    k.sql("DELETE FROM customers WHERE id >= 900").await;
+    let held = memory(&k);
+    assert!(held.state_file_bytes > 3 * held.state_limit_bytes, "{held:?}");
+    // What is left in memory are batches too small for files.
+    assert!(held.state_bytes <= held.state_limit_bytes * 5 / 4, "{held:?}");
+    let answers = async |k: &mut Running| {
+        let mut all = Vec::new();
+        for (name, ..) in VIEWS {
+            let sums = "count(*), sum(length(note)), min(note), max(note)";
+            let sums = if name == "notes" { "count(*), sum(notes), max(last)" } else { sums };
+            all.extend(k.table(&format!("SELECT {sums} FROM {name}")).await);
+        }
+        all
+    };
+    let before = answers(&mut k).await;
+    for (name, ..) in VIEWS {
+        assert!(k.verify(name).await > 0, "{name}");
+    }
+    k.platform.close().await.expect("close");
+    drop(k);
+
+    let mut k = Running::with(dir.path(), settings()).await;
+    assert_eq!(answers(&mut k).await, before);
+    let held = memory(&k);
+    assert!(held.state_file_bytes > 3 * held.state_limit_bytes, "{held:?}");
+    k.sql(&rows(300_001, 301_000)).await;
+    k.sql("UPDATE customers SET name = 'nobody' WHERE id % 3 = 0").await;
+    for (name, ..) in VIEWS {
+        k.verify(name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_sorts_more_than_its_memory_and_says_so_where_it_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut k = Running::with(dir.path(), settings()).await;
+    k.sql(STREAMS).await;
+    for from in (1..200_000).step_by(5_000) {
+        k.sql(&rows(from, from + 4_999)).await;
+    }
+    let sorted = "SELECT count(*), max(place) FROM (SELECT note, row_number() OVER (ORDER BY note) AS place FROM orders) AS o";
+    assert_eq!(k.table(sorted).await, ["200000|200000"]);
+    let error = k.fails("SELECT count(*) FROM orders a JOIN orders b ON a.note = b.note").await;
+    assert!(error.to_string().contains("memory"), "{error:?}");
+    assert!(error.hint.as_deref().is_some_and(|h| h.contains("memory_limit_bytes")), "{error:?}");
+}
