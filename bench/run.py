@@ -79,7 +79,8 @@ class Bench:
             print(f"bench: generating {self.options.events} events", file=sys.stderr)
             run([self.options.generator, "--events", self.options.events, "--out", self.data])
             (self.data / "complete").touch()
-        figure = self.kaplan("load", "--site", self.site, "--data", self.data)["load"]
+        figures = self.kaplan("load", "--site", self.site, "--data", self.data)
+        figure, self.data_mib = figures["load"], figures["data"]["value"]
         self.report.add("load into the lake", kaplan=figure["value"], unit="rows/s", peak=figure["peak_mib"], note=figure["note"])
 
     def replay(self, query):
@@ -242,8 +243,30 @@ class Bench:
         self.beside("batch run of q17", lambda: self.kaplan("batch", "--site", self.site, "--sql", queries.path("q17"))["batch run"],
             lambda: self.peer("datafusion", "replay", "q17", self.data)["seconds"], "DataFusion, one-off", target=1.2, below=True)
 
+    def limited(self):
+        """A view whose history is ten times the memory limit, and its answer beside DuckDB's."""
+        name, query = "a data set of ten times the memory limit", queries.LIMITED
+        limit = int(self.data_mib / 10) << 20
+        out = {side: CACHE / f"{side}-{os.getpid()}.parquet" for side in ("ours", "theirs")}
+        try:
+            found = self.kaplan("replay", "--site", self.site, "--query", query, "--sql", queries.path(query), "--out", out["ours"], "--memory-limit-bytes", limit)
+            self.peer("duckdb", "answer", query, self.data, out["theirs"])
+            difference = self.peer("duckdb", "check", out["ours"], out["theirs"])["difference"]
+        except Failed as error:
+            self.report.missing(name, str(error))
+            return
+        finally:
+            for path in out.values():
+                path.unlink(missing_ok=True)
+        if difference:
+            self.report.missing(name, f"the answer is not DuckDB's: {difference}", query, wrong=True)
+            return
+        state, files, memory = (found[part]["value"] for part in ("state", "state in files", "memory"))
+        note = f"{limit >> 20} MiB of limit; {state:.0f} MiB of state, {files:.0f} of it in files; at most {memory:.0f} MiB of memory that was no file's; {found['replay']['value']:.1f} s, answers equal"
+        self.report.add(name, query=query, kaplan=self.data_mib / (limit >> 20), unit="x", peak=found["replay"]["peak_mib"], target=10, absolute=True, note=note)
+
     def measure(self):
-        parts = self.options.only.split(",") if self.options.only else ["replay", "live", "ingest", "freshness", "changes", "reads", "batch"]
+        parts = self.options.only.split(",") if self.options.only else ["replay", "live", "ingest", "freshness", "changes", "reads", "batch", "limited"]
         chosen = [q for q in queries.QUERIES if not self.options.queries or q in self.options.queries.split(",")]
         try:
             self.prepare()
@@ -254,8 +277,6 @@ class Bench:
                     self.report.write(Path(self.options.out))
         finally:
             shutil.rmtree(self.site, ignore_errors=True)
-        self.report.missing("a data set of ten times the memory limit", "there is no memory limit yet")
-        self.report.write(Path(self.options.out))
         return self.report.wrong
 
 
@@ -266,7 +287,7 @@ def main():
     parser.add_argument("--events", type=int, default=10_000_000, help="events of history")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of state for one-row changes")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement; the median counts")
-    parser.add_argument("--only", help="parts, with commas between them: replay,live,ingest,freshness,changes,reads,batch")
+    parser.add_argument("--only", help="parts, with commas between them: replay,live,ingest,freshness,changes,reads,batch,limited")
     parser.add_argument("--queries", help="queries of replay, with commas between them")
     parser.add_argument("--remark", default="", help="a sentence for the report's head")
     parser.add_argument("--out", default=str(HERE), help="where the report goes")

@@ -7,14 +7,18 @@ use crate::{Error, Result};
 use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionContext;
-use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream_partitioned};
+use datafusion::physical_plan::{
+    ExecutionPlanProperties, execute_stream, execute_stream_partitioned,
+};
 use futures::StreamExt;
 use kaplan_base::Lsn;
-use kaplan_circuit::{AggregateSpec, Batch, Clocks, Delta, Form, GroupTable};
+use kaplan_circuit::{AggregateSpec, Batch, Clocks, Delta, Form, GroupTable, Held, Shelf, Trace};
 use kaplan_lake::{Lake, TableSpec, relation};
 use kaplan_sql::{CompiledView, Core};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// What a run reads.
 #[derive(Clone)]
@@ -25,14 +29,44 @@ pub struct Inputs {
     pub session: SessionContext,
     /// The lake's tables by stream name.
     pub tables: BTreeMap<String, TableSpec>,
+    /// Where memory is counted, if anywhere.
+    pub shelf: Option<Arc<dyn Shelf>>,
 }
 
 /// A computed core and how many rows it took.
 pub struct Computed {
-    /// The content: states or rows, in the order of a trace.
-    pub batch: Batch,
+    /// The content: states or rows, in the order of a trace; as many batches as it is pieces.
+    pub batches: Vec<Arc<Batch>>,
     /// Rows that the aggregate took in, or rows of the result.
     pub rows: u64,
+}
+
+/// A view's content while it is put together, with its memory counted.
+struct Content {
+    trace: Trace,
+    held: Held,
+}
+
+impl Content {
+    fn of(view: &CompiledView, shelf: Option<&Arc<dyn Shelf>>) -> Result<Self> {
+        let circuit = view.circuit(Lsn::ZERO)?.on_shelf(shelf)?;
+        let mut trace = circuit.generations()[0].trace.clone();
+        // A new circuit holds the row that a global aggregate has before any event.
+        trace.restore(Vec::new());
+        Ok(Self { trace, held: Held::on(shelf.cloned()) })
+    }
+
+    fn add(&mut self, delta: Delta) -> Result<()> {
+        self.trace.insert(delta)?;
+        self.trace.settle(&mut self.held);
+        Ok(())
+    }
+
+    fn batches(mut self) -> Result<Vec<Arc<Batch>>> {
+        self.trace.compact()?;
+        self.trace.settle(&mut self.held);
+        Ok(self.trace.batches().to_vec())
+    }
 }
 
 /// Computes a view's core over the rows after `after` and up to `to`. Only mergeable views can
@@ -64,59 +98,73 @@ pub async fn compute(
     let state = inputs.session.state();
     let physical = state.create_physical_plan(&plan).await?;
     let task = inputs.session.task_ctx();
+    let mut content = Content::of(view, inputs.shelf.as_ref())?;
+    let mut rows = 0;
     match &view.core {
         Core::States { spec, .. } => {
             let partitions = physical.output_partitioning().partition_count();
             tracing::debug!(view = view.name, partitions, "batch run");
             let streams = execute_stream_partitioned(physical, task)?;
-            let mut parts = Vec::new();
+            let content = Arc::new(Mutex::new(content));
+            let mut parts = JoinSet::new();
             for stream in streams {
-                parts.push(tokio::spawn(partial_states(Arc::clone(spec), stream)));
+                parts.spawn(partial_states(Arc::clone(spec), stream, Arc::clone(&content)));
             }
-            let (mut states, mut rows) = (Vec::new(), 0);
-            for part in parts {
-                let (batch, count) = part.await.map_err(|_| Error::Lost)??;
-                states.push(batch);
-                rows += count;
+            while let Some(part) = parts.join_next().await {
+                rows += part.map_err(|_| Error::Lost)??;
             }
-            Ok(Computed { batch: merge_states(spec, &states)?, rows })
+            let content = Arc::into_inner(content).ok_or(Error::Lost)?.into_inner();
+            Ok(Computed { batches: content.batches()?, rows })
         }
         Core::Rows(_) => {
-            let batches = datafusion::physical_plan::collect(physical, task).await?;
-            let rows = concat(view, &batches)?;
-            let count = rows.num_rows() as u64;
-            Ok(Computed { batch: rows_batch(view, rows)?, rows: count })
+            let mut stream = execute_stream(physical, task)?;
+            let (mut waiting, mut bytes) = (Vec::new(), 0);
+            while let Some(batch) = stream.next().await.transpose()? {
+                rows += batch.num_rows() as u64;
+                bytes += batch.get_array_memory_size();
+                waiting.push(batch);
+                if bytes >= content.trace.piece_bytes() {
+                    content.add(Delta::insert(concat(view, &std::mem::take(&mut waiting))?))?;
+                    bytes = 0;
+                }
+            }
+            content.add(Delta::insert(concat(view, &waiting)?))?;
+            Ok(Computed { batches: content.batches()?, rows })
         }
     }
 }
 
+/// Puts the states of a part's rows into the content; returns how many rows they are.
 async fn partial_states(
     spec: Arc<AggregateSpec>,
     mut rows: datafusion::execution::SendableRecordBatchStream,
-) -> Result<(RecordBatch, u64)> {
+    content: Arc<Mutex<Content>>,
+) -> Result<u64> {
+    let most = content.lock().trace.piece_bytes();
     let mut table = GroupTable::new(&spec)?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         count += batch.num_rows() as u64;
         table.update(&batch)?;
+        if table.bytes() > most {
+            let full = std::mem::replace(&mut table, GroupTable::new(&spec)?);
+            content.lock().add(Delta::insert(full.into_states()?))?;
+        }
     }
-    Ok((table.into_states()?, count))
+    content.lock().add(Delta::insert(table.into_states()?))?;
+    Ok(count)
 }
 
-/// One sorted batch of states out of several.
-fn merge_states(spec: &Arc<AggregateSpec>, states: &[RecordBatch]) -> Result<Batch> {
-    let mut table = GroupTable::new(spec)?;
-    for batch in states {
-        table.merge(batch)?;
-    }
-    sorted(spec.state_trace(), Delta::insert(table.into_states()?))
-}
-
-/// The states of several batches as one.
-pub fn merge(spec: &Arc<AggregateSpec>, batches: &[Arc<Batch>]) -> Result<Batch> {
-    let states: Vec<_> = batches.iter().map(|b| b.delta.rows.clone()).collect();
-    merge_states(spec, &states)
+/// Batches of a view's content put together.
+pub fn together(
+    view: &CompiledView,
+    shelf: Option<&Arc<dyn Shelf>>,
+    batches: &[Arc<Batch>],
+) -> Result<Vec<Arc<Batch>>> {
+    let mut content = Content::of(view, shelf)?;
+    content.trace.restore(batches.to_vec());
+    content.batches()
 }
 
 fn concat(view: &CompiledView, batches: &[RecordBatch]) -> Result<RecordBatch> {
@@ -136,23 +184,12 @@ fn concat(view: &CompiledView, batches: &[RecordBatch]) -> Result<RecordBatch> {
 }
 
 /// Rows in the order of the view's trace.
-pub fn rows_batch(view: &CompiledView, rows: RecordBatch) -> Result<Batch> {
-    let circuit = view.circuit(Lsn::ZERO)?;
-    let mut trace = circuit.generations()[0].trace.clone();
-    // A new circuit holds the row that a global aggregate has before any event; these rows replace it.
-    trace.restore(Vec::new());
-    sorted(trace, Delta::insert(rows))
-}
-
-/// The one batch that a trace makes of rows.
-fn sorted(mut trace: kaplan_circuit::Trace, delta: Delta) -> Result<Batch> {
-    trace.insert(delta)?;
-    let batches = trace.batches();
-    match batches {
-        [one] => Ok(Batch::new(one.hashes.clone(), one.delta.clone())),
-        _ => Ok(Batch::new(
-            Vec::new(),
-            Delta::insert(RecordBatch::new_empty(Arc::clone(trace.schema()))),
-        )),
-    }
+pub fn rows_batches(
+    view: &CompiledView,
+    shelf: Option<&Arc<dyn Shelf>>,
+    rows: RecordBatch,
+) -> Result<Vec<Arc<Batch>>> {
+    let mut content = Content::of(view, shelf)?;
+    content.add(Delta::insert(rows))?;
+    content.batches()
 }

@@ -8,7 +8,7 @@
 use crate::delta::take_rows;
 use crate::group::AggregateMerger;
 use crate::key::{Keyer, RowsEqual, hash_arrays, ordered};
-use crate::shelf::{Shelf, on_shelf, shelve};
+use crate::shelf::{Held, Shelf, on_shelf, shelve};
 use crate::{Delta, Result};
 use arrow::array::{ArrayRef, Int64Array, UInt32Array};
 use arrow::buffer::ScalarBuffer;
@@ -234,6 +234,35 @@ impl Trace {
         Ok(())
     }
 
+    /// Puts all batches together, as far as they fit into pieces.
+    pub fn compact(&mut self) -> Result<()> {
+        let mut made = Vec::new();
+        let mut from = 0;
+        while from < self.batches.len() {
+            let mut to = from + 1;
+            let mut bytes = self.batches[from].bytes();
+            // Rows without a key are in no order that pieces could be ranges of.
+            while let Some(next) = self.batches.get(to)
+                && (self.order().is_some() || bytes + next.bytes() <= self.piece_bytes())
+            {
+                bytes += next.bytes();
+                to += 1;
+            }
+            match to - from {
+                1 => made.push(Arc::clone(&self.batches[from])),
+                _ => made.extend(self.merged(&self.batches[from..to])?),
+            }
+            from = to;
+        }
+        self.batches = made;
+        Ok(())
+    }
+
+    /// Puts batches on the shelf where too many are held.
+    pub fn settle(&mut self, held: &mut Held) {
+        held.settle(&mut self.batches);
+    }
+
     /// What several batches hold, as one or, where that would be too large, in pieces: one for each range
     /// of hashes, which together are one sorted run.
     fn merged(&self, batches: &[Arc<Batch>]) -> Result<Vec<Arc<Batch>>> {
@@ -268,7 +297,9 @@ impl Trace {
         Ok(made)
     }
 
-    fn piece_bytes(&self) -> usize {
+    /// Most bytes that a merge puts into one batch.
+    #[must_use]
+    pub fn piece_bytes(&self) -> usize {
         self.shelf.as_ref().map_or(PIECE_BYTES, |s| s.piece_bytes().clamp(1, PIECE_BYTES))
     }
 

@@ -89,8 +89,13 @@ pub(crate) fn of_value(message: &str) -> Code {
     found(&OF_VALUES, message).unwrap_or(Code::InvalidValue)
 }
 
-fn out_of_memory() -> Error {
-    Error::new(Code::OutOfMemory, "the query needs more memory than there is for queries").hint(
+/// A query that found no memory, with the operator that asked for it as DataFusion calls it.
+fn out_of_memory(reason: &str) -> Error {
+    let asked =
+        reason.split_once("allocation failed for ").and_then(|(_, rest)| rest.split_once(' '));
+    let by = asked.map(|(operator, _)| format!(" ({operator})")).unwrap_or_default();
+    let message = format!("the query needs more memory than there is for queries{by}");
+    Error::new(Code::OutOfMemory, message).hint(
         "raise memory_limit_bytes, of which queries and batch runs have a quarter, read less at a time, or run \
          fewer queries at once; sorts and groups go to files, hash joins and distinct values cannot",
     )
@@ -101,7 +106,7 @@ pub(crate) fn error(error: &DataFusionError) -> Error {
     match error {
         DataFusionError::SchemaError(inner, _) => of_schema(inner),
         other if matches!(other.find_root(), DataFusionError::ResourcesExhausted(_)) => {
-            out_of_memory()
+            out_of_memory(&other.find_root().strip_backtrace())
         }
         other => {
             let text = plain(&other.strip_backtrace());

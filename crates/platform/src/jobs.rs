@@ -5,8 +5,8 @@
 //! jobs/request.json    job     put if absent: a run is wanted, and where its talk is
 //! jobs/<id>/cut.json   writer  the LSN at which it cut its circuits, and what to compute
 //! jobs/<id>/beat       job     again and again: it is alive
-//! jobs/<id>/<n>.batch  job     one view's rows or states
-//! jobs/<id>/done.json  job     which view is in which file
+//! jobs/<id>/<n>-<m>.batch job   one view's rows or states, in pieces
+//! jobs/<id>/done.json  job     which view is in which files
 //! jobs/<id>/result.json writer what was published
 //! ```
 //!
@@ -21,7 +21,7 @@ use crate::{BatchRequest, BatchRun, Code, Error, Result, RunState, runs};
 use bytes::Bytes;
 use kaplan_base::Lsn;
 use kaplan_batch::compute::{self, Computed};
-use kaplan_circuit::{Clocks, decode_batch, encode_batch, environment_fingerprint};
+use kaplan_circuit::{Clocks, Held, decode_batch, encode_batch, environment_fingerprint};
 use kaplan_store::Place;
 use object_store::PutMode;
 use serde::de::DeserializeOwned;
@@ -84,7 +84,9 @@ struct Done {
 struct DonePart {
     stored: String,
     rows: u64,
-    file: Option<String>,
+    /// The files with its content.
+    #[serde(default)]
+    files: Vec<String>,
     error: Option<String>,
 }
 
@@ -214,11 +216,11 @@ pub(crate) async fn computed(
         let Some(view) = views.iter().find(|v| v.def.stored_name() == part.stored) else {
             continue;
         };
-        let computed = match (&part.file, part.error) {
-            (Some(file), None) => load(talk, view, file, part.rows).await,
-            (_, reason) => Err(Error::new(Code::Unavailable, reason.unwrap_or_default())),
+        let computed = match part.error {
+            None => load(inner, talk, view, &part).await,
+            Some(reason) => Err(Error::new(Code::Unavailable, reason)),
         };
-        found.insert(part.stored, computed);
+        found.insert(part.stored.clone(), computed);
     }
     Ok(found)
 }
@@ -244,14 +246,20 @@ async fn done(inner: &Inner, talk: &Place) -> Result<Done> {
     }
 }
 
-async fn load(talk: &Place, view: &ViewEntry, file: &str, rows: u64) -> Result<Computed> {
-    let bytes = talk.get(file).await?.ok_or_else(|| damaged(file, "it is missing"))?;
+async fn load(inner: &Inner, talk: &Place, view: &ViewEntry, part: &DonePart) -> Result<Computed> {
     let key = {
         let circuit = view.compiled.circuit(Lsn::ZERO)?;
         circuit.generations()[0].trace.order().cloned()
     };
-    let batch = decode_batch(0, &bytes, key.as_ref()).map_err(|e| damaged(file, e))?;
-    Ok(Computed { batch, rows })
+    let mut held = Held::on(Some(Arc::clone(&inner.memory.state) as _));
+    let mut batches = Vec::with_capacity(part.files.len());
+    for file in &part.files {
+        let bytes = talk.get(file).await?.ok_or_else(|| damaged(file, "it is missing"))?;
+        let batch = decode_batch(0, &bytes, key.as_ref()).map_err(|e| damaged(file, e))?;
+        batches.push(Arc::new(batch));
+        held.settle(&mut batches);
+    }
+    Ok(Computed { batches, rows: part.rows })
 }
 
 /// The job's side: asks, computes, and waits for the publication.
@@ -360,23 +368,29 @@ async fn compute_all(inner: &Arc<Inner>, talk: &Place, cut: Cut) -> Result<Done>
         let (task, clocks) = (Arc::clone(inner), cut.clocks.clone());
         let (lsn, after) = (cut.lsn, part.after);
         let (stored, version) = (part.stored.clone(), part.version);
-        let file = format!("{n}.batch");
         let computed = inner
             .on_query_threads(async move {
                 let view = view_of(&task, &stored, version)?;
                 let inputs = runs::inputs(&task);
                 let compiled = &view.compiled;
-                let made = compute::compute(&inputs, compiled, after, (lsn, &clocks)).await?;
-                Ok((encode_batch(&made.batch)?, made.rows))
+                Ok(compute::compute(&inputs, compiled, after, (lsn, &clocks)).await?)
             })
             .await;
         let stored = part.stored.clone();
         views.push(match computed {
-            Ok((bytes, rows)) => {
-                talk.put(&file, bytes).await?;
-                DonePart { stored, rows, file: Some(file), error: None }
+            Ok(made) => {
+                let mut files = Vec::with_capacity(made.batches.len());
+                for (piece, batch) in made.batches.iter().enumerate() {
+                    let file = format!("{n}-{piece}.batch");
+                    talk.put(&file, encode_batch(batch)?).await?;
+                    files.push(file);
+                }
+                DonePart { stored, rows: made.rows, files, error: None }
             }
-            Err(error) => DonePart { stored, rows: 0, file: None, error: Some(error.to_string()) },
+            Err(error) => {
+                let (rows, files, error) = (0, Vec::new(), Some(error.to_string()));
+                DonePart { stored, rows, files, error }
+            }
         });
     }
     Ok(Done { views })

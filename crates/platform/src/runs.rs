@@ -11,7 +11,7 @@ use crate::{
 use kaplan_base::Lsn;
 use kaplan_batch::compute::{self, Computed, Inputs};
 use kaplan_batch::{Published, Schedule};
-use kaplan_circuit::{Batch, Clocks, Delta};
+use kaplan_circuit::{Batch, Clocks, Delta, Shelf};
 use kaplan_sql::{Core, catalog as definitions};
 use kaplan_store::{Document, Place, READER};
 use parking_lot::Mutex;
@@ -21,8 +21,8 @@ use std::time::Duration;
 
 /// Runs that are remembered.
 const HISTORY: usize = 1_000;
-/// A batch view of this many incremental pieces is merged into one.
-const PIECES: usize = 4;
+/// A batch view with more increments than these is put together.
+const INCREMENTS: usize = 4;
 /// How often schedules are looked at.
 const SCHEDULE_TICK: Duration = Duration::from_millis(250);
 
@@ -344,7 +344,16 @@ pub(crate) fn range_of(
 /// What runs read.
 pub(crate) fn inputs(inner: &Inner) -> Inputs {
     let tables = inner.streams.all().into_iter().map(|s| (s.name.clone(), s.table()));
-    Inputs { lake: inner.lake.clone(), session: inner.session.clone(), tables: tables.collect() }
+    Inputs {
+        lake: inner.lake.clone(),
+        session: inner.session.clone(),
+        tables: tables.collect(),
+        shelf: Some(shelf(inner)),
+    }
+}
+
+fn shelf(inner: &Inner) -> Arc<dyn Shelf> {
+    Arc::clone(&inner.memory.state) as _
 }
 
 /// Computes and publishes one view at the cut.
@@ -371,7 +380,7 @@ async fn publish(
                     compute::compute(&inputs, &view.compiled, after, (lsn, clocks)).await?
                 }
             };
-            content(view, current, base, computed)?
+            content(inner, view, current, base, computed)?
         }
     };
     let now = inner.clock.now_us();
@@ -384,21 +393,23 @@ type Content = (Option<Lsn>, Vec<Arc<Batch>>, u64);
 
 /// The batches to publish, what they continue, and how many rows were read.
 fn content(
+    inner: &Inner,
     view: &ViewEntry,
     current: Option<Arc<Published>>,
     base: Option<Lsn>,
     computed: Computed,
 ) -> Result<Content> {
     let rows = computed.rows;
-    let mut batches = vec![Arc::new(computed.batch)];
-    batches.retain(|b| !b.is_empty());
-    if let (Some(current), Core::States { spec, .. }) = (&current, &view.compiled.core)
+    let batches = computed.batches;
+    if let (Some(current), Core::States { .. }) = (&current, &view.compiled.core)
         && base.is_some()
-        && current.batches.len() + batches.len() > PIECES
     {
         let all: Vec<_> = current.batches.iter().chain(&batches).cloned().collect();
-        let merged = compute::merge(spec, &all)?;
-        return Ok((None, vec![Arc::new(merged)], rows));
+        let bytes: usize = all.iter().map(|b| b.bytes()).sum();
+        let shelf = shelf(inner);
+        if all.len() > INCREMENTS + bytes / shelf.piece_bytes().max(1) {
+            return Ok((None, compute::together(&view.compiled, Some(&shelf), &all)?, rows));
+        }
     }
     Ok((base, batches, rows))
 }
@@ -423,16 +434,17 @@ fn fold(
             parts.extend(batches.iter().cloned());
         }
     }
+    let shelf = shelf(inner);
     let rows = match &running.content.output {
-        kaplan_circuit::Output::States(spec) => {
-            return Ok((None, vec![Arc::new(compute::merge(spec, &parts)?)], 0));
+        kaplan_circuit::Output::States(_) => {
+            return Ok((None, compute::together(&view.compiled, Some(&shelf), &parts)?, 0));
         }
         output => output.rows(&parts)?,
     };
     let count = rows.as_ref().map_or(0, Delta::len) as u64;
     let batches = match rows {
         Some(delta) if !delta.is_empty() => {
-            vec![Arc::new(compute::rows_batch(&view.compiled, delta.expand()?)?)]
+            compute::rows_batches(&view.compiled, Some(&shelf), delta.expand()?)?
         }
         _ => Vec::new(),
     };

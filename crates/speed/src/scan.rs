@@ -25,8 +25,10 @@ use tokio::task::JoinSet;
 
 /// Rows of history in one step.
 const STEP_ROWS: usize = 1 << 19;
-/// Bytes in one step, about: wide rows make smaller steps.
+/// Bytes in one step, about: wide rows make smaller steps, and so does little memory.
 const STEP_BYTES: usize = 128 << 20;
+/// A step has as many bytes as so many pieces of a merge.
+const STEP_PIECES: usize = 2;
 /// Batches of each part that wait for their step.
 const BATCHES_AHEAD: usize = 16;
 /// Circuits that share the rows at most.
@@ -93,6 +95,7 @@ struct Pending {
     deltas: Vec<Delta>,
     rows: usize,
     bytes: usize,
+    most_bytes: usize,
 }
 
 impl Pending {
@@ -109,7 +112,7 @@ impl Pending {
     }
 
     fn is_full(&self) -> bool {
-        self.rows >= STEP_ROWS || self.bytes >= STEP_BYTES
+        self.rows >= STEP_ROWS || self.bytes >= self.most_bytes
     }
 
     /// The step's input; None: there is none.
@@ -131,9 +134,13 @@ impl Pending {
 }
 
 impl Scan {
-    fn pending(&self, sources: usize) -> Pending {
+    /// Nothing yet, for a circuit that reads so many sources.
+    fn pending(&self, sources: usize, circuit: &Circuit) -> Pending {
         let (wanted, append_only) = (self.wanted.clone(), self.append_only);
-        Pending { wanted, sources, append_only, deltas: Vec::new(), rows: 0, bytes: 0 }
+        let room = circuit.shelf().map(|shelf| shelf.piece_bytes().saturating_mul(STEP_PIECES));
+        let most_bytes = room.unwrap_or(STEP_BYTES).min(STEP_BYTES);
+        let (deltas, rows, bytes) = (Vec::new(), 0, 0);
+        Pending { wanted, sources, append_only, deltas, rows, bytes, most_bytes }
     }
 }
 
@@ -202,7 +209,7 @@ impl Takers {
         let mut work = JoinSet::new();
         let circuits = std::iter::once(circuit).chain(self.others);
         for (number, (circuit, rows)) in circuits.zip(inputs).enumerate() {
-            let pending = scan.pending(compiled.sources.len());
+            let pending = scan.pending(compiled.sources.len(), &circuit);
             // Rows of the scan are of commits after the view's position, in any order.
             let (now, progress) = ((lsn, clocks.clone()), Arc::clone(&scan.progress));
             work.spawn(async move {

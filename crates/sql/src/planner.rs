@@ -145,7 +145,9 @@ impl TableProvider for StreamTable {
 }
 
 /// At least so many sorts find memory at the same time.
-const SORTS: usize = 64;
+const SORTS: usize = 8;
+/// The parts of a query that run beside each other have so much memory each.
+const PART_BYTES: usize = 32 << 20;
 
 /// Plans queries. Cheap to clone.
 #[derive(Clone)]
@@ -181,10 +183,13 @@ impl Planner {
         options.sql_parser.parse_float_as_decimal = true;
         // Its heap takes every NaN for a group of its own.
         options.optimizer.enable_topk_aggregation = false;
-        // What every sort sets aside for its end must not be all there is.
         if let MemoryLimit::Finite(bytes) = runtime.memory_pool.memory_limit() {
+            // What every sort sets aside for its end must not be all there is.
             let aside = &mut options.execution.sort_spill_reservation_bytes;
             *aside = (*aside).min(bytes / SORTS);
+            // Sorts beside each other take the memory from each other until none can go on.
+            let parts = &mut options.execution.target_partitions;
+            *parts = (*parts).min(bytes / PART_BYTES).max(1);
         }
         let builder = SessionStateBuilder::new()
             .with_config(config)

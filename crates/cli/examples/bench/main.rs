@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 
 const USAGE: &str = "bench load --site DIR --data DIR | replay --site DIR --query NAME --sql FILE \
-    --out FILE | batch --site DIR --sql FILE | ingest --data DIR | live --data DIR --views 1|4 | \
+    --out FILE [--memory-limit-bytes N] | batch --site DIR --sql FILE | ingest --data DIR | live --data DIR --views 1|4 | \
     small --data DIR | freshness --data DIR | change --rows N | full --data DIR | \
     reads --keys N --clients N";
 
@@ -40,6 +40,11 @@ impl Options {
     /// The text of an option.
     pub fn text(&self, name: &str) -> Result<&str> {
         Ok(self.0.get(name).with_context(|| format!("--{name} is missing: {USAGE}"))?)
+    }
+
+    /// An option that is a whole number and need not be given.
+    pub fn number_if_given(&self, name: &str) -> Result<Option<usize>> {
+        self.0.contains_key(name).then(|| self.number(name)).transpose()
     }
 
     /// An option that is a whole number.

@@ -3,7 +3,12 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
 #[derive(Serialize)]
 struct Figure<'a> {
@@ -35,12 +40,41 @@ pub fn latency(name: &str, ms: &mut [f64], note: &str) -> Result<()> {
 
 /// The most memory that the process has held.
 pub fn peak_mib() -> Result<f64> {
+    of_status("VmHWM:")
+}
+
+/// What the system says of this process's memory.
+fn of_status(name: &str) -> Result<f64> {
     let path = "/proc/self/status";
     let text = std::fs::read_to_string(path).context(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let line = line.with_context(|| format!("{path} has no VmHWM"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("{path} has no {name}"))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().context(path)?;
     Ok(kib / 1_024.0)
+}
+
+/// Watches how much memory the process holds that the system could not drop, as it can a file's.
+pub struct AnonymousPeak(Arc<AtomicU64>);
+
+impl AnonymousPeak {
+    /// Looks every few milliseconds, until the process ends.
+    pub fn watch() -> Result<Self> {
+        of_status("RssAnon:")?;
+        let peak = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&peak);
+        std::thread::spawn(move || {
+            while let Ok(mib) = of_status("RssAnon:") {
+                seen.fetch_max(mib as u64, Ordering::Relaxed);
+                std::thread::sleep(LOOK);
+            }
+        });
+        Ok(Self(peak))
+    }
+
+    /// The most so far.
+    pub fn mib(&self) -> f64 {
+        self.0.load(Ordering::Relaxed) as f64
+    }
 }
 
 pub fn milliseconds(time: Duration) -> f64 {

@@ -2,10 +2,11 @@
 //! VIEW`, state kept and ready to follow, and how fast a batch run over it is.
 
 use crate::Options;
-use crate::measure::{peak_mib, print};
+use crate::measure::{AnonymousPeak, peak_mib, print};
 use crate::site::Site;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
+use kaplan_platform::Settings;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
@@ -43,24 +44,31 @@ pub async fn define(site: &mut Site) -> Result<()> {
 pub async fn load(options: &Options) -> Result<()> {
     let mut site = Site::at(options.text("site")?.into()).await?;
     define(&mut site).await?;
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     let start = Instant::now();
     for name in STREAMS {
         for rows in rows_of(options.text("data")?, name, COMMIT_ROWS)? {
             let rows = rows?;
             count += rows.num_rows();
+            bytes += rows.get_array_memory_size();
             site.platform.append(name, vec![rows], None).await?;
         }
     }
     site.wait_archived().await?;
     let seconds = start.elapsed().as_secs_f64();
     print("load", count as f64 / seconds, "rows/s", "Parquet to the lake, durable")?;
+    print("data", bytes as f64 / f64::from(1 << 20), "MiB", "rows in memory")?;
     site.close().await
 }
 
 /// Times the creation of a view over the history, and writes its rows to a file.
 pub async fn replay(options: &Options) -> Result<()> {
-    let mut site = Site::at(options.text("site")?.into()).await?;
+    let mut settings = Settings { data_dir: options.text("site")?.into(), ..Settings::default() };
+    if let Some(limit) = options.number_if_given("memory-limit-bytes")? {
+        settings.memory_limit_bytes = limit as u64;
+    }
+    let anonymous = AnonymousPeak::watch()?;
+    let mut site = Site::with(settings).await?;
     let (name, query) = (options.text("query")?, read(options.text("sql")?)?);
     let start = Instant::now();
     site.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await?;
@@ -72,6 +80,9 @@ pub async fn replay(options: &Options) -> Result<()> {
     let start = Instant::now();
     let rows = site.rows(&format!("SELECT * FROM {name}")).await?;
     print("first read", start.elapsed().as_secs_f64(), "s", "SELECT * of the view")?;
+    let files = site.platform.status()?.memory.state_file_bytes;
+    print("state in files", files as f64 / f64::from(1 << 20), "MiB", "beyond the memory limit")?;
+    print("memory", anonymous.mib(), "MiB", "the most that was no file's")?;
     let out = options.text("out")?;
     let file = File::create(out).with_context(|| out.to_owned())?;
     let mut writer = ArrowWriter::try_new(file, rows.schema, None)?;

@@ -44,7 +44,12 @@ impl Site {
 
     /// One in a directory that stays.
     pub async fn at(data_dir: PathBuf) -> Result<Self> {
-        let settings = Settings { data_dir: data_dir.clone(), ..Settings::default() };
+        Self::with(Settings { data_dir, ..Settings::default() }).await
+    }
+
+    /// One with other settings.
+    pub async fn with(settings: Settings) -> Result<Self> {
+        let data_dir = settings.data_dir.clone();
         let platform = Platform::open(settings, Arc::new(SystemClock)).await?;
         Ok(Self { platform, session: Session::default(), data_dir, _dir: None })
     }
