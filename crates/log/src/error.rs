@@ -21,7 +21,7 @@ pub enum Error {
     },
     /// A write, fsync or directory change failed, and the log takes no more until it is reopened.
     #[error(
-        "could not {action} log file {file}; the log takes no more commits until it is reopened: {source}"
+        "could not {action} the log's {file}; the log takes no more commits until it is reopened: {source}"
     )]
     Failed {
         /// What was tried.
@@ -52,6 +52,29 @@ pub enum Error {
         offset: u64,
         /// What was found there.
         reason: String,
+    },
+    /// A record of the log's topic is damaged, somebody else's, or not the one that must be there.
+    #[error(
+        "the record at offset {offset} of the log's topic {topic} is refused: {reason}; nobody but Kaplan \
+         may write to that topic or delete from it"
+    )]
+    Record {
+        /// The topic.
+        topic: String,
+        /// The record's offset.
+        offset: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A topic cannot hold the log, or is not the one that does.
+    #[error("the topic {topic} cannot be the log: {reason}; {fix}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        fix: String,
     },
     /// A file was written by another version of the log.
     #[error(
@@ -107,7 +130,7 @@ pub enum Error {
         epoch: u64,
     },
     /// Reading or preparing a file failed.
-    #[error("could not {action} log file {file}: {source}")]
+    #[error("could not {action} the log's {file}: {source}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -125,10 +148,11 @@ impl Error {
         match self {
             Self::DiskFull { .. } | Self::Locked | Self::Io { .. } => Remedy::Retry,
             Self::Failed { .. } | Self::Poisoned { .. } | Self::Fenced { .. } => Remedy::Reopen,
-            Self::Corrupt { .. } | Self::Version { .. } => Remedy::Report,
+            Self::Corrupt { .. } | Self::Record { .. } | Self::Version { .. } => Remedy::Report,
             Self::Trimmed { .. }
             | Self::NotConsecutive { .. }
             | Self::TooLarge { .. }
+            | Self::Topic { .. }
             | Self::ReadOnly => Remedy::FixInput,
         }
     }

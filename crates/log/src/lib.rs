@@ -9,8 +9,9 @@
 //! not look into payloads, does not deduplicate and does not decide when to trim.
 //!
 //! [`LocalLog`] keeps segment files in a directory, [`ObjectLog`] segments in a bucket, where a newer
-//! opening takes over from an older one; a [`Follower`] reads along and takes nothing over.
-//! [`conformance`] is the suite that both logs pass; [`sim`] is a disk that loses power, and
+//! opening takes over from an older one, and [`KafkaLog`] transactions in a topic, which are taken over in
+//! the same way; a [`Follower`] reads along in a bucket and takes nothing over.
+//! [`conformance`] is the suite that all logs pass; [`sim`] is a disk that loses power, and
 //! [`simulate`] and [`simulate_objects`] run a log on it, or on a bucket that fails, for as many random
 //! steps as one likes.
 
@@ -21,6 +22,7 @@ mod error;
 mod follow;
 mod frame;
 mod held;
+mod kafka;
 mod local;
 mod mark;
 mod object;
@@ -36,6 +38,7 @@ pub use commit::{Commit, Log, MAX_PRODUCER_BYTES, Producer, Write};
 pub use disk::{Disk, RealDisk};
 pub use error::Error;
 pub use follow::{Follower, Found};
+pub use kafka::{KafkaLog, KafkaOptions};
 pub use local::{LocalLog, Options};
 pub use object::{ObjectLog, ObjectOptions};
 pub use recover::Recovery;

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "../../../platform/tests/it/broker.rs"]
+#[allow(dead_code, reason = "the platform's tests share it")]
+mod broker;
 mod follow;
+mod kafka;
 mod local;
 mod lying;
 mod object;
