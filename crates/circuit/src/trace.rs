@@ -10,7 +10,7 @@ use crate::group::AggregateMerger;
 use crate::key::{Keyer, RowsEqual, hash_arrays, ordered};
 use crate::shelf::{Held, Shelf, on_shelf, shelve};
 use crate::{Delta, Result};
-use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
@@ -47,6 +47,8 @@ pub struct Batch {
     bytes: usize,
     /// Whether it is on a shelf.
     shelved: bool,
+    /// Whether it is another piece of the merge that made the batch before it.
+    continues: bool,
 }
 
 impl Batch {
@@ -64,13 +66,32 @@ impl Batch {
     }
 
     fn of(id: u64, hashes: ScalarBuffer<u64>, delta: Delta) -> Self {
-        let bytes = delta.rows.get_array_memory_size() + hashes.len() * 8;
-        Self { id, hashes, delta, bytes, shelved: false }
+        // Columns may be slices of one buffer: each counts with what it shows.
+        let column = |c: &ArrayRef| {
+            c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())
+        };
+        let rows: usize = delta.rows.columns().iter().map(column).sum();
+        let weights = delta.weights.as_ref().map_or(0, |weights| weights.len() * 8);
+        let bytes = rows + weights + hashes.len() * 8;
+        Self { id, hashes, delta, bytes, shelved: false, continues: false }
     }
 
     /// The same batch where it lies on a shelf.
     pub(crate) fn shelved(&self, hashes: ScalarBuffer<u64>, delta: Delta, bytes: usize) -> Self {
-        Self { id: self.id, hashes, delta, bytes, shelved: true }
+        Self { id: self.id, hashes, delta, bytes, shelved: true, continues: self.continues }
+    }
+
+    /// The same batch as a piece of the one before it.
+    fn continuing(&self) -> Self {
+        let (hashes, delta) = (self.hashes.clone(), self.delta.clone());
+        Self {
+            id: self.id,
+            hashes,
+            delta,
+            bytes: self.bytes,
+            shelved: self.shelved,
+            continues: true,
+        }
     }
 
     /// The rows whose hashes are in this range; None: there are none.
@@ -84,8 +105,9 @@ impl Batch {
     fn slice(&self, from: usize, length: usize) -> Self {
         let hashes = self.hashes.slice(from, length);
         let bytes = self.bytes * length / self.len().max(1);
+        let delta = self.delta.slice(from, length);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { id, hashes, delta: self.delta.slice(from, length), bytes, shelved: self.shelved }
+        Self { id, hashes, delta, bytes, shelved: self.shelved, continues: self.continues }
     }
 
     /// The number of rows.
@@ -206,6 +228,16 @@ impl Trace {
     /// Replaces the content by batches that were stored.
     pub fn restore(&mut self, batches: Vec<Arc<Batch>>) {
         self.batches = batches;
+        // What was one run is seen by the pieces' size and order. It decides when they are merged again,
+        // and nothing else.
+        let least = self.piece_bytes() / 4;
+        for at in 1..self.batches.len() {
+            let (older, newer) = (&self.batches[at - 1], &self.batches[at]);
+            let continues = older.hashes.last() < newer.hashes.first();
+            if continues && older.bytes() >= least && newer.bytes() >= least {
+                self.batches[at] = Arc::new(newer.continuing());
+            }
+        }
     }
 
     /// Adds rows. Key columns must be canonical (see [`crate::key`]).
@@ -284,6 +316,9 @@ impl Trace {
             let together = if size > 2 * PIECE_BYTES { 1 } else { parts.len().max(1) };
             for parts in parts.chunks(together) {
                 let mut piece = merge(&self.keyer, &self.merge, parts)?;
+                if piece.is_empty() {
+                    continue;
+                }
                 if let Some(shelf) = &self.shelf
                     && shelf.excess(held + piece.bytes()) > 0
                     && let Some(there) = on_shelf(&**shelf, &piece)
@@ -291,7 +326,8 @@ impl Trace {
                     piece = there;
                 }
                 held += piece.resident();
-                made.extend(Some(piece).filter(|b| !b.is_empty()).map(Arc::new));
+                piece.continues = !made.is_empty();
+                made.push(Arc::new(piece));
             }
         }
         Ok(made)
@@ -305,15 +341,8 @@ impl Trace {
 
     /// Where the run begins that ends before this batch: the pieces that one merge has made, or one batch.
     fn run_before(&self, end: usize) -> usize {
-        let least = self.piece_bytes() / 4;
-        let continues = |at: usize| {
-            let (older, newer) = (&self.batches[at - 1], &self.batches[at]);
-            older.bytes() >= least
-                && newer.bytes() >= least
-                && older.hashes.last() < newer.hashes.first()
-        };
         let mut start = end - 1;
-        while start > 0 && continues(start) {
+        while start > 0 && self.batches[start].continues {
             start -= 1;
         }
         start
