@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Cloud Run kills ten seconds after SIGTERM.
 const SHUTDOWN_MS: i64 = 9_000;
 
+/// Settings that are not printed.
+const SECRET: [&str; 2] = ["postgres_password", "log_properties"];
+
 /// An address to listen on, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen(pub Option<SocketAddr>);
@@ -82,6 +85,15 @@ pub struct Sparse {
     /// usual variables: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, .., GOOGLE_APPLICATION_CREDENTIALS, ..
     #[arg(long, visible_alias = "data", env = "KAPLAN_DATA_DIR", value_name = "DIR|URL")]
     data_dir: Option<PathBuf>,
+    /// The log as a topic of Kafka with one partition, created when absent:
+    /// kafka://host:9092,host2:9092/topic. Empty: the log is in the data directory or bucket.
+    #[arg(long, env = "KAPLAN_LOG_URL", value_name = "URL")]
+    log_url: Option<String>,
+    /// Further properties of librdkafka for `log_url`, such as
+    /// security.protocol=SASL_SSL,sasl.mechanisms=PLAIN,sasl.username=..,sasl.password=.. Better in the
+    /// environment than as a flag, which other users of the machine see.
+    #[arg(long, env = "KAPLAN_LOG_PROPERTIES", value_name = "LIST", hide_env_values = true)]
+    log_properties: Option<String>,
     /// Be a read replica: follow the log that another process writes in the same bucket, and answer
     /// reads only. It takes nothing over and writes nothing, and any number of them may run.
     #[arg(
@@ -370,8 +382,8 @@ impl Effective {
         for argument in Described::command().get_arguments() {
             let key = argument.get_id().as_str();
             let Some(value) = self.table.get(key) else { continue };
-            // What is printed may be kept or shown; the password stays where it was set.
-            let set = key == "postgres_password" && value.as_str().is_some_and(|v| !v.is_empty());
+            // What is printed may be kept or shown; secrets stay where they were set.
+            let set = SECRET.contains(&key) && value.as_str().is_some_and(|v| !v.is_empty());
             let hidden = toml::Value::from("");
             let value = if set { &hidden } else { value };
             let help = argument.get_long_help().or_else(|| argument.get_help());

@@ -5,6 +5,7 @@
 //! [`Disk::sync_dir`]; before that a crash may keep any part of them, in any order. A failed sync
 //! leaves unknown what is durable. Only Unix is supported: files are read and written by position.
 
+use crate::Error;
 use std::any::Any;
 use std::collections::hash_map::RandomState;
 use std::fs;
@@ -126,6 +127,15 @@ fn create_durably(dir: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         parent => parent?.sync_all(),
     }
+}
+
+/// Takes a directory, created if it is absent, for this process until the guard is dropped.
+pub(crate) fn lock(directory: &Path) -> Result<Box<dyn Any + Send + Sync>, Error> {
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::WouldBlock => Error::Locked,
+        _ => Error::io("lock", LOCK, e),
+    };
+    RealDisk::open(directory).and_then(|disk| disk.lock()).map_err(failed)
 }
 
 impl Disk for RealDisk {

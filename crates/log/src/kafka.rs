@@ -22,13 +22,15 @@ mod topic;
 mod writer;
 
 use crate::held::failed as io_failed;
-use crate::{Commit, Error, Log, frame};
+use crate::{Commit, Error, Log, disk, frame};
 use held::{Found, Held, Place};
 use kaplan_base::Lsn;
 use parking_lot::{Condvar, Mutex};
 use record::{Assembler, Header};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use topic::{Next, Topic};
@@ -52,6 +54,9 @@ pub struct KafkaOptions {
     pub properties: BTreeMap<String, String>,
     /// Which log it is: a topic that holds another one is refused.
     pub id: u64,
+    /// A directory that is locked while the log is open, where one process may have the other data
+    /// (default none).
+    pub directory: Option<PathBuf>,
     /// Whether the log was opened before, so that a topic without it is refused (default false).
     pub begun: bool,
     /// The epoch before the log's first one (default 0).
@@ -74,6 +79,7 @@ impl KafkaOptions {
             topic: topic.to_owned(),
             properties: BTreeMap::new(),
             id,
+            directory: None,
             begun: false,
             epoch_before: 0,
             first_lsn: Lsn(1),
@@ -119,15 +125,17 @@ pub struct KafkaLog {
     read: Mutex<Arc<Vec<Commit>>>,
     /// Held by the one trim that runs: the offset up to which records are removed.
     removed: Mutex<i64>,
+    _lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl KafkaLog {
     /// Opens the log in a topic and takes it over from whoever has it.
     ///
     /// # Errors
-    /// [`Error::Topic`] where the topic cannot be this log; [`Error::Record`]; [`Error::Io`],
+    /// [`Error::Locked`]; [`Error::Topic`] where the topic cannot be this log; [`Error::Record`]; [`Error::Io`],
     /// also when another one opened it meanwhile.
     pub fn open(options: &KafkaOptions) -> Result<Self, Error> {
+        let lock = options.directory.as_deref().map(disk::lock).transpose()?;
         let topic = Topic::open(options)?;
         // A log of others is left alone: nothing was taken over yet.
         look(&topic, options)?;
@@ -150,6 +158,7 @@ impl KafkaLog {
             grown: Condvar::new(),
             read: Mutex::default(),
             removed: Mutex::new(removed),
+            _lock: lock,
         })
     }
 

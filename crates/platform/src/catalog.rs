@@ -7,7 +7,8 @@ use kaplan_sql::catalog::Catalog;
 use kaplan_store::{Document, Place, READER};
 use std::path::Path;
 
-const FILE: &str = "catalog.json";
+/// The catalog's object.
+pub const FILE: &str = "catalog.json";
 
 /// Reads the catalog, which is this process's alone from now on; an absent one is empty.
 pub async fn claim(place: &Place, epoch: u64) -> Result<(Document, Catalog)> {

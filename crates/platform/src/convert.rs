@@ -72,7 +72,8 @@ impl From<kaplan_log::Error> for Error {
     fn from(e: kaplan_log::Error) -> Self {
         let code = match &e {
             kaplan_log::Error::DiskFull { .. } => Code::DiskFull,
-            kaplan_log::Error::Corrupt { .. } => Code::Corrupted,
+            kaplan_log::Error::Corrupt { .. } | kaplan_log::Error::Record { .. } => Code::Corrupted,
+            kaplan_log::Error::Topic { .. } => Code::InvalidInput,
             kaplan_log::Error::TooLarge { .. } => Code::TooLarge,
             kaplan_log::Error::Fenced { .. } => return fenced(&e),
             kaplan_log::Error::ReadOnly => return crate::replica::refusal("a write"),

@@ -14,6 +14,7 @@ mod functions;
 mod introspect;
 mod jobs;
 mod leftovers;
+mod log;
 mod memory;
 mod names;
 mod phases;

@@ -8,8 +8,8 @@ use crate::status::Freshness;
 use crate::views::ViewEntry;
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, JobReport, Outcome, Producer, Result, RowSet,
-    Session, Settings, Status, ViewRead, catalog, jobs, leftovers, memory, recover, replica, rows,
-    runs, sinks, sources, statements, status, ticks, views,
+    Session, Settings, Status, ViewRead, catalog, jobs, leftovers, log, memory, recover, replica,
+    rows, runs, sinks, sources, statements, status, ticks, views,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -19,7 +19,7 @@ use kaplan_base::{Clock, Lsn, StreamId};
 use kaplan_batch::Store;
 use kaplan_circuit::{Clocks, Shelf};
 use kaplan_lake::{Lake, Progress};
-use kaplan_log::{LocalLog, Log, ObjectLog, ObjectOptions, Options};
+use kaplan_log::Log;
 use kaplan_speed::checkpoint::Checkpoints;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
@@ -40,8 +40,6 @@ const QUERY_THREADS: usize = 2;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tables of the lake that a start loads at once.
 const TABLES_AT_ONCE: usize = 16;
-/// Size of the log's segments; trimming frees whole ones.
-const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// A running platform.
 #[derive(Clone)]
@@ -215,47 +213,6 @@ async fn open_place(data_dir: &Path) -> Result<Place> {
     archiver::blocking(move || Ok(Place::open(&text)?)).await
 }
 
-/// Opens the log, on files or in a bucket; returns the epoch of this opening: 0 on files, which are
-/// locked.
-fn open_log(place: &Place, progress: &Progress) -> Result<(Arc<dyn Log>, u64)> {
-    let first_lsn = recover::first_lsn(progress);
-    let Some(dir) = place.local() else {
-        let options = ObjectOptions { first_lsn, ..ObjectOptions::default() };
-        let log = ObjectLog::open(place, &options)?;
-        let epoch = log.epoch();
-        warn_if_gone(place, epoch == 1, progress);
-        return Ok((Arc::new(log), epoch));
-    };
-    let options = Options { segment_bytes: SEGMENT_BYTES, first_lsn, ..Options::default() };
-    let empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
-    warn_if_gone(place, empty, progress);
-    Ok((Arc::new(LocalLog::open(dir, options)?), 0))
-}
-
-fn warn_if_gone(place: &Place, empty: bool, progress: &Progress) {
-    if empty && progress.archived_through > Lsn::ZERO {
-        tracing::error!(
-            %place,
-            archived_through = progress.archived_through.0,
-            "the log is gone: Kaplan goes on from the lake, and commits that were acknowledged and \
-             not archived yet are lost; if it was moved, stop now and bring it back"
-        );
-    }
-}
-
-/// Refuses a log that does not continue the lake.
-fn check_continuous(log: &dyn Log, progress: &Progress) -> Result<()> {
-    if log.start() <= progress.archived_through.next() {
-        return Ok(());
-    }
-    let message = format!(
-        "the log begins at LSN {}, and the lake ends at {}",
-        log.start(),
-        progress.archived_through
-    );
-    Err(Error::new(Code::Corrupted, message).hint("restore the lake or the log"))
-}
-
 /// What is opened first.
 struct Storage {
     log: Arc<dyn Log>,
@@ -276,14 +233,13 @@ async fn open_replica(place: &Place) -> Result<Storage> {
 }
 
 /// Opens log, lake and catalog to write them.
-async fn open_storage(place: &Place) -> Result<Storage> {
+async fn open_storage(place: &Place, settings: &Settings) -> Result<Storage> {
     // Only a look: who may write the progress is decided by the log.
     let look = Lake::at(place.below("lake"), READER).progress().await?.unwrap_or_default();
-    let at = place.below("log");
-    let (log, epoch) = archiver::blocking(move || open_log(&at, &look)).await?;
+    let (log, epoch) = log::open(place, settings, look).await?;
     let lake = Lake::at(place.below("lake"), epoch);
     let progress = lake.claim_progress().await?;
-    check_continuous(&*log, &progress)?;
+    log::check_continuous(&*log, &progress)?;
     let (catalog_file, catalog) = catalog::claim(place, epoch).await?;
     Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica: None })
 }
@@ -331,8 +287,11 @@ impl Platform {
         let place = open_place(&settings.data_dir).await?;
         let runtime = QueryThreads::start(&settings.data_dir)?;
         let opened = match settings.read_only {
-            true => open_replica(&place).await?,
-            false => open_storage(&place).await?,
+            true => {
+                log::refuse_to_follow(&place, &settings).await?;
+                open_replica(&place).await?
+            }
+            false => open_storage(&place, &settings).await?,
         };
         let Storage { log, epoch, lake, progress, catalog_file, catalog: stored, replica } = opened;
         phases.ended("log, progress and catalog");
@@ -358,9 +317,9 @@ impl Platform {
             queue_bytes: settings.ingest_queue_bytes,
             log_reserve_bytes: settings.log_reserve_bytes,
             commit_bytes: settings.commit_bytes,
-            linger: match place.local() {
-                Some(_) => Duration::ZERO,
-                None => Duration::from_millis(settings.log_linger_ms),
+            linger: match place.local().is_some() || !settings.log_url.is_empty() {
+                true => Duration::ZERO,
+                false => Duration::from_millis(settings.log_linger_ms),
             },
             ..Limits::default()
         };

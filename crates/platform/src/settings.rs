@@ -10,6 +10,11 @@ pub struct Settings {
     /// Where log, lake, batch views, checkpoints and catalog live: a directory, or
     /// `s3://bucket/prefix` or `gs://bucket/prefix`.
     pub data_dir: PathBuf,
+    /// The topic of Kafka that is the log, `kafka://host:9092,host:9092/topic`; empty: it is with the
+    /// other data.
+    pub log_url: String,
+    /// Further properties of librdkafka for it, `name=value,name=value`.
+    pub log_properties: String,
     /// Follow the log that another process writes in this bucket, and answer reads only.
     pub read_only: bool,
     /// Of a read replica: time between two looks at the log, milliseconds. Shorter: fresher answers,
@@ -49,6 +54,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("kaplan-data"),
+            log_url: String::new(),
+            log_properties: String::new(),
             read_only: false,
             follow_interval_ms: 200,
             archive_interval_ms: 5_000,

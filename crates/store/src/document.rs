@@ -73,6 +73,15 @@ impl Document {
         Ok((document, Some(content)))
     }
 
+    /// The epoch of the writer that stored a document last; None when there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub async fn epoch(place: &Place, name: &str) -> Result<Option<u64>> {
+        let (document, _) = Self::open::<Value>(place, name, READER).await?;
+        Ok(document.read().await?.map(|stored| stored.epoch))
+    }
+
     /// As [`Document::open`], and makes the document this writer's own at once: from then on a
     /// writer of a lower epoch cannot replace it. An absent one gets the default content.
     ///

@@ -14,6 +14,7 @@ mod files;
 mod functions;
 mod guides;
 mod kafka;
+mod kafka_log;
 mod leftovers;
 mod lifecycle;
 mod memory;
