@@ -48,28 +48,34 @@ impl Shares {
 
 /// Shares out so many bytes.
 pub(crate) fn share(limit_bytes: u64, data: &Place) -> Result<Shares> {
-    let (directory, temporary) = directory(data)?;
+    let (directory, temporary) = directory(data)?.unzip();
     let quarter = usize::try_from(limit_bytes / 4).unwrap_or(usize::MAX / 4);
     let pool = TrackConsumersPool::new(FairSpillPool::new(quarter), NAMED_CONSUMERS);
-    let files = DiskManagerMode::Directories(vec![directory.clone()]);
+    let files = match &directory {
+        Some(directory) => DiskManagerMode::Directories(vec![directory.clone()]),
+        None => DiskManagerMode::Disabled,
+    };
     let queries = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(files))
         .build_arc()?;
     let state = Arc::new(Memory::new(STATE_QUARTERS * quarter, directory));
-    Ok(Shares { state, queries, _temporary: temporary })
+    Ok(Shares { state, queries, _temporary: temporary.flatten() })
 }
 
-/// An empty directory: below the data directory, or a temporary one where the data is in a bucket.
-fn directory(data: &Place) -> Result<(PathBuf, Option<TempDir>)> {
+/// A directory, and what removes it in the end.
+type Directory = (PathBuf, Option<TempDir>);
+
+/// An empty directory: below the data directory, or a temporary one where the data is in a bucket; None
+/// where a container can write nowhere.
+fn directory(data: &Place) -> Result<Option<Directory>> {
     let Some(local) = data.local() else {
         return Ok(match tempfile::Builder::new().prefix("kaplan-spill-").tempdir() {
-            Ok(directory) => (directory.path().to_owned(), Some(directory)),
+            Ok(directory) => Some((directory.path().to_owned(), Some(directory))),
             Err(error) => {
-                let directory = std::env::temp_dir();
-                tracing::warn!(%error, directory = %directory.display(),
-                    "there is no place for what exceeds the memory limit");
-                (directory, None)
+                tracing::warn!(%error, directory = %std::env::temp_dir().display(),
+                    "there is no place for what exceeds the memory limit: state stays in memory, queries fail");
+                None
             }
         });
     };
@@ -82,7 +88,7 @@ fn directory(data: &Place) -> Result<(PathBuf, Option<TempDir>)> {
         _ => {}
     }
     std::fs::create_dir_all(&directory).map_err(|e| catalog::io(&directory, &e))?;
-    Ok((directory, None))
+    Ok(Some((directory, None)))
 }
 
 /// The limit when none is set: most of what the machine has, or the container.

@@ -8,7 +8,7 @@ use kaplan_circuit::Shelf;
 use memmap2::Mmap;
 use parking_lot::Mutex;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,16 +24,17 @@ const REFUSED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Memory {
     limit: usize,
-    directory: PathBuf,
+    directory: Option<PathBuf>,
     held: AtomicUsize,
     mapped: Arc<AtomicUsize>,
     refused: Mutex<Option<Instant>>,
 }
 
 impl Memory {
-    /// So many bytes, and files in this directory, which must be there, for more.
+    /// So many bytes, and files in this directory, which must be there, for more; without one, more stays
+    /// in memory.
     #[must_use]
-    pub fn new(limit: usize, directory: PathBuf) -> Self {
+    pub fn new(limit: usize, directory: Option<PathBuf>) -> Self {
         let (held, mapped) = (AtomicUsize::new(0), Arc::default());
         Self { limit, directory, held, mapped, refused: Mutex::new(None) }
     }
@@ -57,8 +58,8 @@ impl Memory {
     }
 
     #[allow(unsafe_code, reason = "a file is mapped")]
-    fn map(&self, bytes: &[u8]) -> std::io::Result<Buffer> {
-        let mut file = tempfile::tempfile_in(&self.directory)?;
+    fn map(&self, directory: &Path, bytes: &[u8]) -> std::io::Result<Buffer> {
+        let mut file = tempfile::tempfile_in(directory)?;
         file.write_all(bytes)?;
         // SAFETY: nobody can change or cut the file: it has no name, and its only descriptor is closed here.
         let map = unsafe { Mmap::map(&file)? };
@@ -94,6 +95,9 @@ impl Shelf for Memory {
     }
 
     fn excess(&self, more: usize) -> usize {
+        if self.directory.is_none() {
+            return 0;
+        }
         let excess = (self.held() + more).saturating_sub(self.limit);
         let refused = || self.refused.lock().is_some_and(|since| since.elapsed() < REFUSED);
         if excess > 0 && refused() { 0 } else { excess }
@@ -104,10 +108,11 @@ impl Shelf for Memory {
     }
 
     fn put(&self, bytes: &[u8]) -> Option<Buffer> {
-        match self.map(bytes) {
+        let directory = self.directory.as_ref()?;
+        match self.map(directory, bytes) {
             Ok(buffer) => Some(buffer),
             Err(error) => {
-                tracing::warn!(%error, directory = %self.directory.display(), bytes = bytes.len(),
+                tracing::warn!(%error, directory = %directory.display(), bytes = bytes.len(),
                     "state that is too much for the memory limit stays in memory: it cannot be written");
                 *self.refused.lock() = Some(Instant::now());
                 None
@@ -124,7 +129,7 @@ mod tests {
     #[test]
     fn bytes_come_back_and_leave_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let memory = Memory::new(100, directory.path().into());
+        let memory = Memory::new(100, Some(directory.path().into()));
         memory.count(0, 90);
         assert_eq!((memory.excess(0), memory.excess(30)), (0, 20));
         let bytes: Vec<u8> = (0..=255).collect();
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_refuses_is_left_alone() {
-        let memory = Memory::new(100, "/nowhere/at all".into());
+        let memory = Memory::new(100, Some("/nowhere/at all".into()));
         memory.count(0, 150);
         assert_eq!(memory.excess(0), 50);
         assert!(memory.put(&[1]).is_none());
