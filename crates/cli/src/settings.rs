@@ -516,6 +516,21 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_not_printed() {
+        let given = Sparse {
+            log_url: Some("kafka://a:9092/log".into()),
+            log_properties: Some("sasl.password=secret".into()),
+            postgres_user: Some("ann".into()),
+            postgres_password: Some("secret".into()),
+            ..Sparse::default()
+        };
+        let effective = Effective::resolve(&given, None, None).unwrap();
+        assert_eq!(effective.platform.log_properties, "sasl.password=secret");
+        let text = effective.to_toml().unwrap();
+        assert!(text.contains("kafka://a:9092/log") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
     fn passwords_and_certificates_come_in_pairs() {
         let alone = Sparse { postgres_user: Some("ann".into()), ..Sparse::default() };
         let error = Effective::resolve(&alone, None, None).unwrap_err().to_string();

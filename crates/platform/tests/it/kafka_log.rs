@@ -60,9 +60,9 @@ async fn a_platform_over_a_topic_restarts_and_counts_once() {
         if round == 1 {
             k.sql("REFRESH MATERIALIZED VIEW per_who").await;
         }
-        let expected = next.to_string();
-        assert_eq!(k.table("SELECT sum(n) FROM per_who").await, [expected.clone()]);
-        assert_eq!(k.table("SELECT sum(n) FROM live").await, [expected]);
+        let expected = [next.to_string()];
+        assert_eq!(k.table("SELECT sum(n) FROM per_who").await, expected);
+        assert_eq!(k.table("SELECT sum(n) FROM live").await, expected);
         k.verify("per_who").await;
         k.verify("live").await;
         k.platform.close().await.unwrap();
