@@ -19,7 +19,8 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 
 const USAGE: &str = "bench load --site DIR --data DIR | replay --site DIR --query NAME --sql FILE \
-    --out FILE [--memory-limit-bytes N] | batch --site DIR --sql FILE | ingest --data DIR | live --data DIR --views 1|4 | \
+    --out FILE [--memory-limit-bytes N] | batch --site DIR --sql FILE | ingest --data DIR | \
+    live --data DIR --views 1|4 | \
     small --data DIR | freshness --data DIR | change --rows N | full --data DIR | \
     reads --keys N --clients N";
 

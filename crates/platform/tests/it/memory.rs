@@ -118,7 +118,8 @@ async fn a_query_sorts_more_than_its_memory_and_says_so_where_it_cannot() {
     let mut k = Running::with(dir.path(), settings()).await;
     k.sql(STREAMS).await;
     insert(&mut k, 1..400_001).await;
-    let sorted = "SELECT count(*), max(place) FROM (SELECT note, row_number() OVER (ORDER BY note) AS place FROM orders) AS o";
+    let numbered = "SELECT row_number() OVER (ORDER BY note) AS place FROM orders";
+    let sorted = &format!("SELECT count(*), max(place) FROM ({numbered}) AS o");
     assert_eq!(k.table(sorted).await, ["400000|400000"]);
     let error = k.fails("SELECT count(*) FROM orders a JOIN orders b ON a.note = b.note").await;
     assert!(error.to_string().contains("memory"), "{error:?}");
