@@ -97,8 +97,21 @@ pub(crate) fn len(commit: &Commit) -> usize {
     HEADER_BYTES + 8 + 1 + producer + 4 + commit.writes.iter().map(write).sum::<usize>()
 }
 
+/// Refuses commits that do not continue a log with this head, or that a frame cannot hold.
+pub(crate) fn check_group(head: Lsn, group: &[Commit]) -> Result<(), Error> {
+    let mut expected = head;
+    for commit in group {
+        expected = expected.next();
+        if commit.lsn != expected {
+            return Err(Error::NotConsecutive { expected, found: commit.lsn });
+        }
+        check(commit)?;
+    }
+    Ok(())
+}
+
 /// Refuses a commit that a frame cannot hold.
-pub(crate) fn check(commit: &Commit) -> Result<(), Error> {
+fn check(commit: &Commit) -> Result<(), Error> {
     let limit = |what, bytes, limit| {
         if bytes <= limit {
             return Ok(());
@@ -110,7 +123,7 @@ pub(crate) fn check(commit: &Commit) -> Result<(), Error> {
     limit("the encoding", len(commit) - HEADER_BYTES, MAX_COMMIT_BYTES)
 }
 
-/// Appends the frame of a commit that passed [`check`] to `out`.
+/// Appends the frame of a commit that passed [`check_group`] to `out`.
 pub(crate) fn encode(commit: &Commit, durable: u64, salt: u64, out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);

@@ -22,6 +22,7 @@ mod topic;
 mod writer;
 
 use crate::held::failed as io_failed;
+use crate::stopped::Stopped;
 use crate::{Commit, Error, Log, disk, frame};
 use held::{Found, Held, Place};
 use kaplan_base::Lsn;
@@ -97,19 +98,9 @@ struct Writer {
     stopped: Option<Stopped>,
 }
 
-/// Why nothing more is appended.
-enum Stopped {
-    Fenced(u64),
-    Poisoned(String),
-}
-
 impl Writer {
     fn healthy(&self) -> Result<(), Error> {
-        match &self.stopped {
-            None => Ok(()),
-            Some(Stopped::Fenced(epoch)) => Err(Error::Fenced { epoch: *epoch }),
-            Some(Stopped::Poisoned(cause)) => Err(Error::Poisoned { cause: cause.clone() }),
-        }
+        self.stopped.as_ref().map_or(Ok(()), |stopped| Err(stopped.error()))
     }
 }
 
@@ -357,14 +348,7 @@ impl Log for KafkaLog {
     fn append(&self, group: &[Commit]) -> Result<(), Error> {
         let mut writer = self.writer.lock();
         writer.healthy()?;
-        let mut expected = self.held.lock().head();
-        for commit in group {
-            expected = expected.next();
-            if commit.lsn != expected {
-                return Err(Error::NotConsecutive { expected, found: commit.lsn });
-            }
-            frame::check(commit)?;
-        }
+        frame::check_group(self.held.lock().head(), group)?;
         if group.is_empty() {
             return Ok(());
         }

@@ -32,6 +32,7 @@ mod segment;
 pub mod sim;
 pub mod simulate;
 pub mod simulate_objects;
+mod stopped;
 mod stored;
 
 pub use commit::{Commit, Log, MAX_PRODUCER_BYTES, Producer, Write};

@@ -337,14 +337,7 @@ impl Log for LocalLog {
     fn append(&self, group: &[Commit]) -> Result<(), Error> {
         let mut writer = self.writer.lock();
         writer.healthy()?;
-        let mut expected = writer.head;
-        for commit in group {
-            expected = expected.next();
-            if commit.lsn != expected {
-                return Err(Error::NotConsecutive { expected, found: commit.lsn });
-            }
-            frame::check(commit)?;
-        }
+        frame::check_group(writer.head, group)?;
         if group.is_empty() {
             return Ok(());
         }

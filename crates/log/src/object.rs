@@ -18,6 +18,7 @@
 //! left out.
 
 use crate::held::{End, Held, Segments, failed, header, list, row, run};
+use crate::stopped::Stopped;
 use crate::stored::{self, Header};
 use crate::{Commit, Error, Log, frame};
 use bytes::Bytes;
@@ -55,19 +56,9 @@ struct Writer {
     stopped: Option<Stopped>,
 }
 
-/// Why nothing more is appended.
-enum Stopped {
-    Fenced(u64),
-    Poisoned(String),
-}
-
 impl Writer {
     fn healthy(&self) -> Result<(), Error> {
-        match &self.stopped {
-            None => Ok(()),
-            Some(Stopped::Fenced(epoch)) => Err(Error::Fenced { epoch: *epoch }),
-            Some(Stopped::Poisoned(cause)) => Err(Error::Poisoned { cause: cause.clone() }),
-        }
+        self.stopped.as_ref().map_or(Ok(()), |stopped| Err(stopped.error()))
     }
 
     fn next(&self) -> stored::Place {
@@ -201,14 +192,7 @@ impl Log for ObjectLog {
     fn append(&self, group: &[Commit]) -> Result<(), Error> {
         let mut writer = self.writer.lock();
         writer.healthy()?;
-        let mut expected = writer.head;
-        for commit in group {
-            expected = expected.next();
-            if commit.lsn != expected {
-                return Err(Error::NotConsecutive { expected, found: commit.lsn });
-            }
-            frame::check(commit)?;
-        }
+        frame::check_group(writer.head, group)?;
         if group.is_empty() {
             return Ok(());
         }

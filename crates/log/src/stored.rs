@@ -114,7 +114,7 @@ impl Header {
     }
 }
 
-/// The bytes of a segment; the commits passed [`frame::check`].
+/// The bytes of a segment; the commits passed [`frame::check_group`].
 pub(crate) fn encode(header: Header, commits: &[Commit]) -> Bytes {
     let frames = commits.iter().map(frame::len).sum::<usize>();
     let mut bytes = Vec::with_capacity(HEADER_BYTES + frames);

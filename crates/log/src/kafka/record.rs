@@ -98,7 +98,7 @@ impl Header {
     }
 }
 
-/// The values of a commit's records; the commit passed [`frame::check`].
+/// The values of a commit's records; the commit passed [`frame::check_group`].
 pub(crate) fn encode(commit: &Commit, epoch: u64, log: u64, part_bytes: usize) -> Vec<Vec<u8>> {
     let mut bytes = Vec::with_capacity(frame::len(commit));
     frame::encode(commit, 0, log, &mut bytes);
