@@ -26,7 +26,7 @@ const TOTAL: i64 = 2 * ACCOUNTS * 1_000;
 const WRITERS: u64 = 2;
 const PAUSE: Duration = Duration::from_millis(10);
 /// The longest wait for everything to come to rest.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The relations here with the query that PostgreSQL answers for each.
 const SAME: [(&str, &str); 4] = [

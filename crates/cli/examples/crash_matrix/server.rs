@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 /// Longest wait for a server to become ready, and for a view to come up.
-const PATIENCE: Duration = Duration::from_secs(60);
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
+const REQUEST_LIMIT: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Short intervals, so that most kills meet the archiver or a checkpoint at work.
 const SETTINGS: [&str; 14] = [
