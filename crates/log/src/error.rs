@@ -66,8 +66,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A topic cannot hold the log, or is not the one that does.
-    #[error("the topic {topic} cannot be the log: {reason}; {fix}")]
+    /// A topic cannot be what it is to be, or is not the one that is.
+    #[error("the topic {topic} is refused: {reason}; {fix}")]
     Topic {
         /// The topic.
         topic: String,

@@ -16,7 +16,9 @@
 //! opened again. Records that are damaged, missing or somebody else's are refused with their offset.
 //! What the topic itself must be like is in `kafka/topic.rs`, the bytes are in `kafka/record.rs`.
 
+mod group;
 mod held;
+mod reader;
 mod record;
 mod topic;
 mod writer;
@@ -36,6 +38,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use topic::{Next, Topic};
 use writer::Failed;
+
+pub use group::KafkaGroup;
+pub use reader::KafkaReader;
 
 /// Bytes of commits read from the topic at once, at least, for those who read page by page.
 const READ_AHEAD_BYTES: usize = 8 << 20;

@@ -1,6 +1,6 @@
-//! The topic that is a log: what it must be like, its creation, and reading it.
+//! A topic: its creation, what it must be like to be a log, and reading it.
 //!
-//! A topic that could lose records, or has them in more than one order, is refused by name: it would
+//! A log that could lose records, or has them in more than one order, is refused by name: it would
 //! not be found out before the records are missing. Reads see committed transactions only.
 
 use crate::held::failed;
@@ -12,7 +12,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How long a question to the brokers may take.
 pub(crate) const ASK: Duration = Duration::from_secs(20);
 /// How long nothing may come from the brokers while there is something to read.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// The wait for a record before it is looked at the time.
 const POLL: Duration = Duration::from_millis(100);
 /// The one partition.
@@ -34,13 +34,18 @@ const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
 /// The largest part of a commit.
 const MAX_PART_BYTES: usize = 256 << 10;
 
-/// What a topic's configuration must be, because the log may lose nothing.
+/// What a log's configuration must be, because it may lose nothing.
 const NEEDED: [(&str, &str); 4] = [
     ("cleanup.policy", "delete"),
     ("retention.ms", "-1"),
     ("retention.bytes", "-1"),
     ("unclean.leader.election.enable", "false"),
 ];
+/// Of them, what a topic is created with.
+const CREATED: &[(&str, &str)] = NEEDED.split_at(3).0;
+
+/// How the reader of a log in one's own hands reads: an end is told of soon.
+const OWN: &[(&str, &str)] = &[("fetch.wait.max.ms", "50")];
 
 /// Properties that are not for the user.
 const FIXED: [&str; 13] = [
@@ -59,6 +64,8 @@ const FIXED: [&str; 13] = [
     "allow.auto.create.topics",
 ];
 
+type Admin = AdminClient<DefaultClientContext>;
+
 /// The topic, to ask and to read.
 pub(crate) struct Topic {
     pub name: String,
@@ -66,7 +73,8 @@ pub(crate) struct Topic {
     pub config: ClientConfig,
     /// The largest batch of records that the broker takes.
     pub message_bytes: usize,
-    admin: Arc<AdminClient<DefaultClientContext>>,
+    /// Begun when it is first needed; who only reads never does.
+    admin: Mutex<Option<Arc<Admin>>>,
     consumer: Mutex<BaseConsumer>,
 }
 
@@ -77,14 +85,49 @@ pub(crate) enum Next<'a> {
     End,
 }
 
+/// What a wait for the brokers came to.
+pub(crate) enum Heard<'a> {
+    Record(BorrowedMessage<'a>),
+    /// The end of what is there now; said once.
+    End,
+    /// What was to be read next is not there any more.
+    Gone(KafkaError),
+    /// It may pass.
+    Trouble(KafkaError),
+    Nothing,
+}
+
 impl Topic {
     /// Creates the topic if it is not there, and refuses it if it cannot be a log.
     pub fn open(options: &KafkaOptions) -> Result<Self, Error> {
+        let mut topic = Self::connect(options, OWN)?;
+        topic.create_if_absent(1, CREATED)?;
+        topic.check()?;
+        Ok(topic)
+    }
+
+    /// The log that another process has: nothing is created, nor asked about but its partitions.
+    pub fn existing(options: &KafkaOptions, reading: &[(&str, &str)]) -> Result<Self, Error> {
+        let topic = Self::connect(options, reading)?;
+        match topic.partitions()? {
+            0 => Err(topic.refuse(
+                "there is no such topic".to_owned(),
+                "start the process that writes it first, or name its topic".to_owned(),
+            )),
+            partitions => topic.check_order(partitions).map(|()| topic),
+        }
+    }
+
+    /// A client of the topic, whatever it is like. It reads with these properties, unless the
+    /// user's say otherwise.
+    pub fn connect(options: &KafkaOptions, reading: &[(&str, &str)]) -> Result<Self, Error> {
         let config = client(options)?;
         let name = options.topic.clone();
-        let refused = |e: KafkaError| setting(&name, &e);
-        let consumer: BaseConsumer = config
-            .clone()
+        let mut own = config.clone();
+        for (property, value) in reading.iter().filter(|(name, _)| config.get(name).is_none()) {
+            own.set(*property, *value);
+        }
+        let consumer: BaseConsumer = own
             .set("group.id", format!("kaplan-log-{name}"))
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
@@ -92,20 +135,19 @@ impl Topic {
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
             .set("allow.auto.create.topics", "false")
-            .set("fetch.wait.max.ms", "50")
             .create()
-            .map_err(refused)?;
-        let admin: AdminClient<_> = config.create().map_err(refused)?;
-        let mut topic = Self {
-            name: name.clone(),
-            config,
-            message_bytes: 0,
-            admin: Arc::new(admin),
-            consumer: Mutex::new(consumer),
-        };
-        topic.create_if_absent()?;
-        topic.check()?;
-        Ok(topic)
+            .map_err(|e| setting(&name, &e))?;
+        let (admin, consumer) = (Mutex::default(), Mutex::new(consumer));
+        Ok(Self { name, config, message_bytes: 0, admin, consumer })
+    }
+
+    fn admin(&self) -> Result<Arc<Admin>, Error> {
+        let mut admin = self.admin.lock();
+        if let Some(begun) = &*admin {
+            return Ok(Arc::clone(begun));
+        }
+        let begun = self.config.create().map_err(|e| setting(&self.name, &e))?;
+        Ok(Arc::clone(admin.insert(Arc::new(begun))))
     }
 
     /// The largest part of a commit: small enough that a batch that grew past its limit by one is
@@ -115,15 +157,15 @@ impl Topic {
     }
 
     pub fn trouble(&self, action: &'static str, error: impl ToString) -> Error {
-        Error::io(action, &format!("topic {}", self.name), failed(error.to_string()))
+        trouble(&self.name, action, error)
     }
 
-    fn refuse(&self, reason: String, fix: String) -> Error {
+    pub fn refuse(&self, reason: String, fix: String) -> Error {
         Error::Topic { topic: self.name.clone(), reason, fix }
     }
 
     /// Number of partitions; 0 if there is no such topic.
-    fn partitions(&self) -> Result<usize, Error> {
+    pub fn partitions(&self) -> Result<usize, Error> {
         let consumer = self.consumer.lock();
         let metadata = consumer.fetch_metadata(Some(&self.name), ASK);
         let metadata = metadata.map_err(|e| self.trouble("look for", e))?;
@@ -141,15 +183,20 @@ impl Topic {
         }
     }
 
-    fn create_if_absent(&self) -> Result<(), Error> {
+    /// Creates the topic if it is not there, with as many partitions and this configuration.
+    pub fn create_if_absent(
+        &self,
+        partitions: i32,
+        properties: &'static [(&str, &str)],
+    ) -> Result<(), Error> {
         if self.partitions()? > 0 {
             return Ok(());
         }
-        let (name, admin) = (self.name.clone(), Arc::clone(&self.admin));
+        let (name, admin) = (self.name.clone(), self.admin()?);
         let done = self.ask("create", async move {
             // A replication factor of -1 is the broker's default.
-            let mut new = NewTopic::new(&name, 1, TopicReplication::Fixed(-1));
-            new = NEEDED.iter().take(3).fold(new, |new, (key, value)| new.set(key, value));
+            let mut new = NewTopic::new(&name, partitions, TopicReplication::Fixed(-1));
+            new = properties.iter().fold(new, |new, (key, value)| new.set(key, value));
             let options = AdminOptions::new().operation_timeout(Some(ASK));
             admin.create_topics([&new], &options).await
         })?;
@@ -169,13 +216,17 @@ impl Topic {
         Ok(())
     }
 
-    fn check(&mut self) -> Result<(), Error> {
-        let partitions = self.partitions()?;
-        if partitions != 1 {
-            let reason = format!("it has {partitions} partitions, and a log has one order");
-            return Err(self.refuse(reason, "name a topic with one, or one to be created".into()));
+    fn check_order(&self, partitions: usize) -> Result<(), Error> {
+        if partitions == 1 {
+            return Ok(());
         }
-        let (name, admin) = (self.name.clone(), Arc::clone(&self.admin));
+        let reason = format!("it has {partitions} partitions, and a log has one order");
+        Err(self.refuse(reason, "name a topic with one, or one to be created".into()))
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        self.check_order(self.partitions()?)?;
+        let (name, admin) = (self.name.clone(), self.admin()?);
         let described = self.ask("describe", async move {
             let topic = ResourceSpecifier::Topic(&name);
             admin.describe_configs([&topic], &AdminOptions::new()).await
@@ -234,11 +285,24 @@ impl Topic {
 
     /// Removes the records below an offset.
     pub fn delete_below(&self, offset: i64) -> Result<(), Error> {
-        let (list, admin) = (self.place(offset)?, Arc::clone(&self.admin));
+        let (list, admin) = (self.place(offset)?, self.admin()?);
         let done = self
             .ask("trim", async move { admin.delete_records(&list, &AdminOptions::new()).await })?;
         let result = done.find_partition(&self.name, PARTITION).map(|found| found.error());
         result.unwrap_or(Ok(())).map_err(|e| self.trouble("trim", e))
+    }
+
+    /// Begins to read at an offset; [`Topic::hear`] waits for what comes.
+    pub fn begin(&self, from: i64) -> Result<(), Error> {
+        let consumer = self.consumer.lock();
+        let place = self.place(from)?;
+        let begun = consumer.unassign().and_then(|()| consumer.assign(&place));
+        begun.map_err(|e| self.trouble("read", e))
+    }
+
+    /// Waits for what comes next of what [`Topic::begin`] began to read.
+    pub fn hear(&mut self, wait: Duration) -> Result<Heard<'_>, Error> {
+        hear(self.consumer.get_mut(), wait).map_err(|e| trouble(&self.name, "read", e))
     }
 
     /// Reads records from an offset on until told to stop.
@@ -262,29 +326,22 @@ impl Topic {
     ) -> Result<T, Error> {
         let (mut heard, mut trouble, mut at_end) = (Instant::now(), None, false);
         loop {
-            let next = match consumer.poll(POLL) {
-                Some(Ok(record)) => {
+            let next = match hear(consumer, POLL).map_err(|e| self.trouble("read", e))? {
+                Heard::Record(record) => {
                     (heard, at_end) = (Instant::now(), false);
                     each(Next::Record(record.offset(), record.payload()))?
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
+                Heard::End => {
                     at_end = true;
                     each(Next::End)?
                 }
-                None if at_end => each(Next::End)?,
-                Some(Err(error)) => match error.rdkafka_error_code() {
-                    Some(
-                        RDKafkaErrorCode::AutoOffsetReset
-                        | RDKafkaErrorCode::OffsetOutOfRange
-                        | RDKafkaErrorCode::UnknownTopicOrPartition
-                        | RDKafkaErrorCode::TopicAuthorizationFailed,
-                    ) => return Err(self.trouble("read", error)),
-                    _ => {
-                        trouble = Some(error.to_string());
-                        ControlFlow::Continue(())
-                    }
-                },
-                None => ControlFlow::Continue(()),
+                Heard::Nothing if at_end => each(Next::End)?,
+                Heard::Nothing => ControlFlow::Continue(()),
+                Heard::Gone(error) => return Err(self.trouble("read", error)),
+                Heard::Trouble(error) => {
+                    trouble = Some(error.to_string());
+                    ControlFlow::Continue(())
+                }
             };
             if let ControlFlow::Break(found) = next {
                 return Ok(found);
@@ -297,8 +354,30 @@ impl Topic {
     }
 }
 
+fn hear(consumer: &BaseConsumer, wait: Duration) -> Result<Heard<'_>, KafkaError> {
+    Ok(match consumer.poll(wait) {
+        Some(Ok(record)) => Heard::Record(record),
+        Some(Err(KafkaError::PartitionEOF(_))) => Heard::End,
+        Some(Err(error)) => match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                Heard::Gone(error)
+            }
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed,
+            ) => return Err(error),
+            _ => Heard::Trouble(error),
+        },
+        None => Heard::Nothing,
+    })
+}
+
+fn trouble(topic: &str, action: &'static str, error: impl ToString) -> Error {
+    Error::io(action, &format!("topic {topic}"), failed(error.to_string()))
+}
+
 /// Brokers and properties, checked.
-fn client(options: &KafkaOptions) -> Result<ClientConfig, Error> {
+pub(crate) fn client(options: &KafkaOptions) -> Result<ClientConfig, Error> {
     let refuse = |reason: String, fix: &str| Error::Topic {
         topic: options.topic.clone(),
         reason,

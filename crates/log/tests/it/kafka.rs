@@ -12,13 +12,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-const ID: u64 = 7;
+pub const ID: u64 = 7;
 
-fn options(broker: &Broker, topic: &str) -> KafkaOptions {
+pub fn options(broker: &Broker, topic: &str) -> KafkaOptions {
     KafkaOptions::new(&format!("127.0.0.1:{}", broker.port), topic, ID)
 }
 
-fn open(broker: &Broker, topic: &str) -> KafkaLog {
+pub fn open(broker: &Broker, topic: &str) -> KafkaLog {
     KafkaLog::open(&options(broker, topic)).unwrap()
 }
 

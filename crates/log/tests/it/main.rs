@@ -7,6 +7,8 @@
 mod broker;
 mod follow;
 mod kafka;
+mod kafka_group;
+mod kafka_reader;
 mod local;
 mod lying;
 mod object;
