@@ -11,6 +11,8 @@ use crate::shelf::{Held, Shelf, least_to_shelve};
 use crate::split::Sharing;
 use crate::trace::{Merge, concat};
 use crate::{AggregateSpec, Batch, Clocks, Delta, Error, Input, Operator, Result, Trace};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use kaplan_base::Lsn;
 use std::sync::Arc;
 
@@ -271,6 +273,29 @@ impl Circuit {
         Ok(())
     }
 
+    /// Whether rows are such as [`Circuit::put_in`] takes.
+    #[must_use]
+    pub fn takes(&self, rows: &RecordBatch) -> bool {
+        let types = |schema: &SchemaRef| {
+            let fields = schema.fields().iter().map(|field| field.data_type().clone());
+            fields.collect::<Vec<_>>()
+        };
+        let newest = self.generations.last();
+        newest.is_some_and(|newest| types(newest.trace.schema()) == types(&rows.schema()))
+    }
+
+    /// Adds rows, or partial states, that another circuit of this view has made of commits that this
+    /// one has not taken in; for views without state below.
+    pub fn put_in(&mut self, rows: RecordBatch) -> Result<()> {
+        let Some(generation) = self.generations.last_mut() else {
+            return Err(Error::Damaged("a circuit without a generation".into()));
+        };
+        let rows = crate::operator::relabel(&rows, generation.trace.schema())?;
+        generation.trace.insert(Delta::insert(rows))?;
+        self.settle()?;
+        Ok(())
+    }
+
     /// Lets go of what came up to this commit, which must be a cut.
     pub fn release(&mut self, through: Lsn) -> Result<()> {
         if !self.generations.iter().any(|g| g.after == through) {
@@ -386,11 +411,7 @@ impl Output {
     /// The view's rows from all its batches, each row repeated as its weight says.
     ///
     /// A negative weight is an integrity error: no sequence of commits leads to one.
-    pub fn read(
-        &self,
-        batches: &[Arc<Batch>],
-        view: &str,
-    ) -> Result<Option<arrow::array::RecordBatch>> {
+    pub fn read(&self, batches: &[Arc<Batch>], view: &str) -> Result<Option<RecordBatch>> {
         match self {
             Output::States(spec) => Ok(Some(spec.values_of(batches)?)),
             Output::Rows => {

@@ -2,6 +2,7 @@
 //! it is given and turns refusals into [`Refusal`]; it retries nothing by itself.
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
@@ -180,6 +181,14 @@ impl Client {
     /// Sends a request and reads its JSON answer; a refusal is a [`Refusal`], a lost or refused
     /// connection a [`reqwest::Error`].
     pub async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let body = self.done(request).await?;
+        serde_json::from_slice(&body).with_context(|| {
+            format!("{} does not answer as Kaplan does; is it one?", self.address())
+        })
+    }
+
+    /// Sends a request and reads its answer, whatever it says; errors are those of [`Client::json`].
+    pub async fn done(&self, request: RequestBuilder) -> anyhow::Result<Bytes> {
         let answer = request.send().await.with_context(|| self.unreachable())?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await.context("the connection broke during the answer")?;
@@ -192,9 +201,7 @@ impl Client {
             };
             return Err(refusal.into());
         }
-        serde_json::from_slice(&body).with_context(|| {
-            format!("{} does not answer as Kaplan does; is it one?", self.address())
-        })
+        Ok(body)
     }
 
     fn unreachable(&self) -> String {

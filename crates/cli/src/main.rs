@@ -12,6 +12,7 @@ mod shell;
 mod start;
 mod status;
 mod views;
+mod worker;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
     Replay(views::ViewArgs),
     /// Compare a view with its SQL over all history; exits with 1 when they differ.
     Verify(views::ViewArgs),
+    /// Take in a share of the commits of a server whose log is in Kafka.
+    Worker(worker::WorkerArgs),
     /// Show what the server holds and how it fares.
     Status(status::StatusArgs),
     /// Run the flights example.
@@ -90,6 +93,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Batch(args) => views::batch(args).await,
         Command::Replay(args) => views::replay(args).await,
         Command::Verify(args) => views::verify(args).await,
+        Command::Worker(args) => worker::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Demo(args) => demo::run(args).await,
     }

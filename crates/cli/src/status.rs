@@ -61,6 +61,13 @@ const CONNECTORS: [Column; 7] = [
     ("errors", "errors", text),
 ];
 
+const WORKERS: [Column; 4] = [
+    ("worker", "name", text),
+    ("shares", "shares", list),
+    ("since LSN", "since", text),
+    ("holds", "held_bytes", bytes),
+];
+
 /// Prints the status.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.target)?;
@@ -125,6 +132,7 @@ fn print(out: &mut dyn Write, address: &str, status: &Value) -> io::Result<()> {
     section(out, &status["views"], &VIEWS)?;
     section(out, &status["sources"], &CONNECTORS)?;
     section(out, &status["sinks"], &CONNECTORS)?;
+    section(out, &status["workers"], &WORKERS)?;
     section(out, &status["runs"], &RUNS)?;
     let told = ["views", "sources", "sinks", "runs"];
     for entry in told.iter().filter_map(|name| status[*name].as_array()).flatten() {

@@ -313,4 +313,6 @@ pub struct Status {
     pub sources: Vec<ConnectorStatus>,
     /// Sinks.
     pub sinks: Vec<ConnectorStatus>,
+    /// Processes that take in a share of the commits.
+    pub workers: Vec<crate::workers::WorkerStatus>,
 }

@@ -128,7 +128,7 @@ fn remember(
 /// Frees the part of the log that the lake has and every view has taken in. Views follow the log: one
 /// whose next commit had gone would stand still for good.
 async fn trim(inner: &Inner) -> Result<()> {
-    let through = inner.driver.snapshot().lsn.min(*inner.archived.borrow());
+    let through = inner.driver.snapshot().needed.min(*inner.archived.borrow());
     let log = Arc::clone(&inner.log);
     blocking(move || Ok(log.trim(through)?)).await
 }

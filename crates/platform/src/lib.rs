@@ -18,6 +18,7 @@ mod log;
 mod memory;
 mod names;
 mod phases;
+mod planning;
 mod platform;
 mod point;
 mod query;
@@ -36,6 +37,7 @@ mod ticks;
 mod transactions;
 mod verify;
 mod views;
+pub mod workers;
 mod writes;
 
 pub use api::*;

@@ -10,6 +10,7 @@
 //! refused.
 
 use crate::archiver::blocking;
+use crate::workers::LogTopic;
 use crate::{Code, Error, Result, Settings, recover};
 use kaplan_base::Lsn;
 use kaplan_lake::Progress;
@@ -42,12 +43,17 @@ struct Note {
     epoch_before: u64,
 }
 
-/// Opens the log; returns the epoch of this opening: 0 on files, which are locked.
-pub(crate) async fn open(
-    place: &Place,
-    settings: &Settings,
-    progress: Progress,
-) -> Result<(Arc<dyn Log>, u64)> {
+/// A log that was opened.
+pub(crate) struct Opened {
+    pub log: Arc<dyn Log>,
+    /// The number of this opening: 0 on files, which are locked.
+    pub epoch: u64,
+    /// The topic that it is.
+    pub topic: Option<LogTopic>,
+}
+
+/// Opens the log.
+pub(crate) async fn open(place: &Place, settings: &Settings, progress: Progress) -> Result<Opened> {
     if !settings.log_url.is_empty() {
         return open_topic(place, settings, &progress).await;
     }
@@ -55,7 +61,8 @@ pub(crate) async fn open(
         return Err(elsewhere(&note));
     }
     let place = place.below("log");
-    blocking(move || open_own(&place, &progress)).await
+    let (log, epoch) = blocking(move || open_own(&place, &progress)).await?;
+    Ok(Opened { log, epoch, topic: None })
 }
 
 /// Refuses to follow a log that is a topic.
@@ -70,11 +77,7 @@ pub(crate) async fn refuse_to_follow(place: &Place, settings: &Settings) -> Resu
         .hint("run views and batch runs in the process that writes"))
 }
 
-async fn open_topic(
-    place: &Place,
-    settings: &Settings,
-    progress: &Progress,
-) -> Result<(Arc<dyn Log>, u64)> {
+async fn open_topic(place: &Place, settings: &Settings, progress: &Progress) -> Result<Opened> {
     let (brokers, topic) = parse_url(&settings.log_url)?;
     let properties = parse_properties(&settings.log_properties)?;
     let note = match note(place).await? {
@@ -95,10 +98,11 @@ async fn open_topic(
     let log = blocking(move || Ok(KafkaLog::open(&options)?)).await?;
     if !note.begun {
         warn_if_gone(place, true, progress);
-        write(place, &Note { begun: true, ..note }).await?;
+        write(place, &Note { begun: true, ..note.clone() }).await?;
     }
     let epoch = log.epoch();
-    Ok((Arc::new(log), epoch))
+    let topic = LogTopic { brokers: brokers.to_owned(), topic: note.topic, id: note.id };
+    Ok(Opened { log: Arc::new(log), epoch, topic: Some(topic) })
 }
 
 fn elsewhere(note: &Note) -> Error {
@@ -179,7 +183,7 @@ fn parse_url(url: &str) -> Result<(&str, &str)> {
 }
 
 /// `name=value,name=value`; a comma in a value is written `\\,`.
-fn parse_properties(text: &str) -> Result<BTreeMap<String, String>> {
+pub(crate) fn parse_properties(text: &str) -> Result<BTreeMap<String, String>> {
     let mut properties = BTreeMap::new();
     let mut entries: Vec<String> = Vec::new();
     let mut whole = true;

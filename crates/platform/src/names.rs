@@ -5,6 +5,7 @@
 //! name alone. Invariant: a stored query reads the same relations and columns for ever, whatever
 //! they are called later; so a rename never touches its text.
 
+use crate::planning::Planning;
 use crate::platform::{Inner, closest};
 use crate::{Code, Error, Result, Session};
 use arrow::datatypes::Schema;
@@ -13,7 +14,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::ident;
 use kaplan_circuit::Form;
 use kaplan_sql::catalog::{Bound, Catalog, PlainViewDef, StreamDef, ViewDef};
-use kaplan_sql::{Relation, StreamTable, dialect, planner, row_errors};
+use kaplan_sql::{Relation, StreamTable, dialect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -217,41 +218,14 @@ impl Inner {
         catalog: &Catalog,
         bound: &BTreeMap<String, Bound>,
     ) -> Result<Vec<Relation>> {
-        let mut relations = Vec::with_capacity(bound.len());
-        for (name, bound) in bound {
-            relations.push(self.relation(catalog, name, bound).await?);
-        }
-        Ok(relations)
-    }
-
-    async fn relation(&self, catalog: &Catalog, name: &str, bound: &Bound) -> Result<Relation> {
-        let gone = || Error::new(Code::UnknownRelation, format!("{name} is not there any more"));
-        Ok(match numbered(catalog, bound.id).ok_or_else(gone)? {
-            Named::View(def) => {
-                let compiled = &self.view(&def.name)?.compiled;
-                let plan = match layer_of(name) {
-                    Some((ERRORS, _)) => row_errors(&compiled.plan)?,
-                    _ => compiled.plan.clone(),
-                };
-                Relation::View { name: name.to_owned(), plan }
-            }
-            named if layer_of(name).is_some() => return Err(no_parts(name, named)),
-            Named::Stream(def) => stream_relation(name, def, &bound.columns)?,
-            Named::Plain(def) => {
-                let plan = Box::pin(self.plain_plan(catalog, def)).await?;
-                Relation::View { name: name.to_owned(), plan }
-            }
-        })
+        let view = |name: &str| Ok(self.view(name)?.compiled.plan.clone());
+        Planning { catalog, planner: &self.planner, view: &view }.relations(bound).await
     }
 
     /// A plain view's query over streams without their rows.
     pub async fn plain_plan(&self, catalog: &Catalog, def: &PlainViewDef) -> Result<LogicalPlan> {
-        let relations = self.relations(catalog, &def.bound).await?;
-        let tables = relations.iter().map(planner::table_of).collect();
-        let state = self.planner.session(tables)?;
-        let query = dialect::parse_query(&def.query)?;
-        let plan = self.planner.plan(&state, &query).await?;
-        Ok(planner::rename(plan, &def.columns)?)
+        let view = |name: &str| Ok(self.view(name)?.compiled.plan.clone());
+        Planning { catalog, planner: &self.planner, view: &view }.plain(def).await
     }
 }
 
@@ -262,7 +236,7 @@ fn stored_key(def: &StreamDef) -> Vec<String> {
 }
 
 /// A stream or table under a name and with the columns that a stored query knows.
-fn stream_relation(name: &str, def: &StreamDef, columns: &[String]) -> Result<Relation> {
+pub(crate) fn stream_relation(name: &str, def: &StreamDef, columns: &[String]) -> Result<Relation> {
     let schema = dialect::schema_of(&def.as_stored())?;
     let (stored, append_only) = (def.stored_name().to_owned(), def.append_only);
     let (watermark, key) = (def.watermark.is_some(), stored_key(def));

@@ -6,6 +6,7 @@ use crate::phases::Phases;
 use crate::sequencer::{Limits, Sequencer, StreamWrite, WriteKind, WriteRequest};
 use crate::status::Freshness;
 use crate::views::ViewEntry;
+use crate::workers::{Desk, LogTopic, Order, Report, Workers};
 use crate::{
     Ack, BatchRequest, BatchRun, Code, Error, JobReport, Outcome, Producer, Result, RowSet,
     Session, Settings, Status, ViewRead, catalog, jobs, leftovers, log, memory, recover, replica,
@@ -21,6 +22,7 @@ use kaplan_circuit::{Clocks, Shelf};
 use kaplan_lake::{Lake, Progress};
 use kaplan_log::Log;
 use kaplan_speed::checkpoint::Checkpoints;
+use kaplan_speed::crew::Crew;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
 use kaplan_sql::catalog::{Catalog, PRODUCER_PREFIX, StreamDef};
@@ -61,7 +63,7 @@ pub(crate) struct Inner {
     pub catalog: tokio::sync::Mutex<Catalog>,
     pub catalog_file: Document,
     /// The catalog as readers see it.
-    pub definitions: RwLock<Arc<Catalog>>,
+    pub definitions: Arc<RwLock<Arc<Catalog>>>,
     pub views: RwLock<BTreeMap<String, Arc<ViewEntry>>>,
     pub log: Arc<dyn Log>,
     pub lake: Lake,
@@ -85,6 +87,8 @@ pub(crate) struct Inner {
     pub stop: watch::Sender<bool>,
     /// Present where another process writes and this one follows.
     pub replica: Option<replica::Replica>,
+    /// Present where others can read the log too.
+    pub workers: Option<Arc<Desk>>,
     pub ready: AtomicBool,
     /// Requests under way are finished, and no others are wanted.
     pub draining: AtomicBool,
@@ -223,25 +227,27 @@ struct Storage {
     catalog_file: Document,
     catalog: Catalog,
     replica: Option<replica::Replica>,
+    topic: Option<LogTopic>,
 }
 
 /// Opens log, lake and catalog to follow them.
 async fn open_replica(place: &Place) -> Result<Storage> {
     let replica::Opened { replica, log, lake, progress, catalog } = replica::open(place).await?;
     let (catalog_file, epoch) = (catalog::read_only(place).await?, READER);
-    Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica: Some(replica) })
+    let (replica, topic) = (Some(replica), None);
+    Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica, topic })
 }
 
 /// Opens log, lake and catalog to write them.
 async fn open_storage(place: &Place, settings: &Settings) -> Result<Storage> {
     // Only a look: who may write the progress is decided by the log.
     let look = Lake::at(place.below("lake"), READER).progress().await?.unwrap_or_default();
-    let (log, epoch) = log::open(place, settings, look).await?;
+    let log::Opened { log, epoch, topic } = log::open(place, settings, look).await?;
     let lake = Lake::at(place.below("lake"), epoch);
     let progress = lake.claim_progress().await?;
     log::check_continuous(&*log, &progress)?;
     let (catalog_file, catalog) = catalog::claim(place, epoch).await?;
-    Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica: None })
+    Ok(Storage { log, epoch, lake, progress, catalog_file, catalog, replica: None, topic })
 }
 
 /// Loads every stream's table, or creates it.
@@ -293,7 +299,8 @@ impl Platform {
             }
             false => open_storage(&place, &settings).await?,
         };
-        let Storage { log, epoch, lake, progress, catalog_file, catalog: stored, replica } = opened;
+        let Storage { log, epoch, lake, progress, catalog_file, catalog: stored, replica, topic } =
+            opened;
         phases.ended("log, progress and catalog");
         let streams = Streams::default();
         for def in stored.streams.values() {
@@ -348,8 +355,12 @@ impl Platform {
             }
             None => log.head(),
         };
+        let definitions = Arc::new(RwLock::new(Arc::new(stored.clone())));
+        let workers = topic.map(|topic| Arc::new(Desk::new(topic, Arc::clone(&definitions))));
+        let crew = workers.clone().map(|desk| desk as Arc<dyn Crew>);
+        let start = (from, clocks);
         let (driver, thread) =
-            Driver::start(Arc::clone(&log), streams.clone(), (from, clocks), on_step)?;
+            Driver::start(Arc::clone(&log), streams.clone(), start, on_step, crew)?;
         let inner = Arc::new(Inner {
             batches: Arc::new(Store::new(place.below("batch"), epoch, Some(Arc::clone(&shelf)))),
             checkpoints: Checkpoints::new(place.below("speed"), epoch, shelf),
@@ -363,7 +374,7 @@ impl Platform {
             archived: watch::Sender::new(progress.archived_through),
             archived_clocks: RwLock::new((progress.archived_through, archived_clocks)),
             progress: tokio::sync::Mutex::new(progress),
-            definitions: RwLock::new(Arc::new(stored.clone())),
+            definitions,
             catalog: tokio::sync::Mutex::new(stored),
             views: RwLock::default(),
             started: Instant::now(),
@@ -373,6 +384,7 @@ impl Platform {
             stop: watch::Sender::new(false),
             memory,
             replica,
+            workers,
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             threads: Mutex::new(vec![thread]),
@@ -512,6 +524,41 @@ impl Platform {
     #[must_use]
     pub fn is_replica(&self) -> bool {
         self.inner.replica.is_some()
+    }
+
+    fn desk(&self) -> Result<&Arc<Desk>> {
+        self.inner.workers.as_ref().ok_or_else(|| {
+            let message = "workers read the log, and this log is not in a Kafka topic";
+            Error::new(Code::Unsupported, message).hint(
+                "start with --log-url kafka://host:9092/topic, with a data directory of its own",
+            )
+        })
+    }
+
+    /// The workers that take in a share of the commits, and the log that they read.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`] where nobody else can read the log.
+    pub fn workers(&self) -> Result<Workers> {
+        Ok(self.desk()?.show())
+    }
+
+    /// A worker says how it is; returns what it is to do, after a while also nothing.
+    pub async fn worker_turn(&self, name: &str, report: Report) -> Result<Vec<Order>> {
+        self.desk()?.turn(name, report).await
+    }
+
+    /// Whether a worker was asked for this answer.
+    ///
+    /// # Errors
+    /// [`Code::NotReady`] where nobody waits for it.
+    pub fn check_worker_parts(&self, name: &str, number: u64) -> Result<()> {
+        self.desk()?.asked(name, number).map(drop)
+    }
+
+    /// A worker gives the states that it was asked for.
+    pub fn worker_parts(&self, name: &str, number: u64, parts: bytes::Bytes) -> Result<()> {
+        self.desk()?.parts(name, number, parts)
     }
 
     /// Refuses what writes, by its name, on a read replica.

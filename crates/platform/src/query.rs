@@ -22,6 +22,7 @@ use kaplan_base::Lsn;
 use kaplan_circuit::{Delta, Form};
 use kaplan_lake::relation;
 use kaplan_serving::{Condition, ServedView};
+use kaplan_speed::crew::is_split;
 use kaplan_speed::{Snapshot, replay};
 use kaplan_sql::catalog::{Bound, Catalog};
 use kaplan_sql::{CompiledView, dialect, planner, row_errors};
@@ -60,7 +61,9 @@ impl Inner {
             target = target.max(Lsn(lsn));
         }
         self.wait_visible(target).await?;
-        Ok(self.driver.snapshot())
+        let snapshot = self.driver.snapshot();
+        // What workers have made of their commits comes in when somebody wants to see it.
+        if snapshot.apart { Ok(self.driver.whole().await?) } else { Ok(snapshot) }
     }
 
     /// A view at the snapshot's LSN.
@@ -91,6 +94,10 @@ impl Inner {
                 }
             });
         };
+        if snapshot.apart && layer != kaplan_serving::Layer::Batch && is_split(&view.compiled) {
+            let message = format!("a part of view {name} is with workers");
+            return Err(Error::new(Code::Unavailable, message).hint("try again in a moment"));
+        }
         let batch = self.batches.get(stored, view.version);
         Ok(ServedView::new(Arc::clone(view), batch, layer)?)
     }

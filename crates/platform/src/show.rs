@@ -43,6 +43,38 @@ fn some(text: impl Into<String>) -> Option<String> {
     Some(text.into())
 }
 
+/// Numbers as text, with ranges: `0-3, 7`.
+fn ranges(numbers: &[u64]) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => ranges.push((*number, *number)),
+        }
+    }
+    let shown = ranges.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+fn workers(inner: &Inner, lsn: Lsn) -> Result<Outcome> {
+    let there = inner.workers.as_ref().map(|desk| desk.show().workers).unwrap_or_default();
+    let rows = there.into_iter().map(|worker| {
+        vec![
+            some(worker.name),
+            some(ranges(&worker.shares)),
+            some(worker.of.to_string()),
+            worker.since.map(|since| since.to_string()),
+            some(worker.held_bytes.to_string()),
+            worker.error,
+        ]
+    });
+    let columns = ["name", "shares", "of", "since_lsn", "held_bytes", "error"];
+    text_rows(&columns, rows.collect(), lsn)
+}
+
 /// `SHOW ..`.
 pub(crate) async fn show(inner: &Inner, session: &Session, show: Show) -> Result<Outcome> {
     let lsn = inner.driver.snapshot().lsn;
@@ -66,6 +98,7 @@ pub(crate) async fn show(inner: &Inner, session: &Session, show: Show) -> Result
         }
         Show::Sources => crate::sources::show(inner, lsn),
         Show::Sinks => crate::sinks::show(inner, lsn),
+        Show::Workers => workers(inner, lsn),
         Show::Schemas => {
             let mut all: Vec<&str> = catalog.schemas.iter().map(String::as_str).collect();
             all.push("public");

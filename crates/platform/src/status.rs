@@ -73,6 +73,7 @@ pub(crate) fn of(inner: &Inner) -> Status {
         runs: inner.runs.latest(RUNS),
         sources: sources::statuses(inner),
         sinks: sinks::statuses(inner),
+        workers: inner.workers.as_ref().map(|desk| desk.show().workers).unwrap_or_default(),
     }
 }
 

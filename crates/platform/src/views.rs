@@ -2,6 +2,7 @@
 //! dropped.
 
 use crate::names::Named;
+use crate::planning::Planning;
 use crate::platform::Inner;
 use crate::{Code, Error, Result, Session, definitions, names, sinks};
 use datafusion::logical_expr::LogicalPlanBuilder;
@@ -350,10 +351,8 @@ pub(crate) async fn compile_stored(
     catalog: &Catalog,
     def: &ViewDef,
 ) -> Result<CompiledView> {
-    let query = dialect::parse_query(&def.query)?;
-    let bound = names::bound_of(catalog, def)?;
-    let relations = inner.relations(catalog, &bound).await?;
-    Ok(inner.planner.compile(def.stored_name(), &def.columns, &query, &relations).await?)
+    let view = |name: &str| Ok(inner.view(name)?.compiled.plan.clone());
+    Planning { catalog, planner: &inner.planner, view: &view }.compile(def).await
 }
 
 async fn restore_view(inner: &Arc<Inner>, entry: Arc<ViewEntry>) -> Result<()> {

@@ -14,6 +14,7 @@ mod probes;
 mod sql;
 mod trace;
 mod views;
+mod workers;
 
 use crate::serve::Options;
 use axum::Router;
@@ -81,6 +82,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/v1/sql", post(sql::run)),
         ("/v1/batch/runs", post(batch::start)),
         ("/v1/batch/runs/{id}", get(batch::show)),
+        ("/v1/workers", get(workers::list)),
+        ("/v1/workers/{name}/turn", post(workers::turn)),
+        ("/v1/workers/{name}/parts", post(workers::parts)),
     ]
 }
 
@@ -143,6 +147,10 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
     let request_id = id.to_str().unwrap_or_default();
     span.in_scope(|| match status {
         500.. => tracing::error!(request_id, client, %method, route, status, ms, "request"),
+        // Two a second of each worker, and more while something is written.
+        ..400 if route.starts_with(workers::ROUTES) => {
+            tracing::debug!(request_id, client, %method, route, status, ms, "request");
+        }
         _ => tracing::info!(request_id, client, %method, route, status, ms, "request"),
     });
     response.headers_mut().insert(REQUEST_ID, id);

@@ -6,15 +6,17 @@
 //! views at its LSN; a view that fails stops alone.
 
 use crate::checkpoint::{self, StateImage};
+use crate::crew::{Crew, Dealt, Hand, Part, Range, Taken, is_split, missed};
 use crate::snapshot::{Snapshot, ViewSnapshot, ViewState};
 use crate::streams::{Changes, Streams, last_lsn};
 use crate::{Error, Result};
+use arrow::array::RecordBatch;
 use kaplan_base::Lsn;
 use kaplan_circuit::{Circuit, Clocks, Delta, Input};
 use kaplan_log::{Commit, Log};
 use kaplan_sql::CompiledView;
 use parking_lot::RwLock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -27,6 +29,8 @@ pub const MAX_STEP_BYTES: usize = 32 << 20;
 const PARALLEL_ROWS: usize = 8 * 1024;
 /// How long the driver sleeps when nothing comes; commands are looked at this often.
 const IDLE: Duration = Duration::from_millis(2);
+/// How long it waits until it reads the log again that could not be read.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A circuit with what it has taken in, ready to follow the log.
 pub struct Attached {
@@ -60,12 +64,30 @@ enum Command {
     Images(oneshot::Sender<Vec<StateImage>>),
     Leave(oneshot::Sender<Vec<Attached>>),
     Jump(Lsn, Clocks, Vec<Attached>, oneshot::Sender<()>),
+    Whole(oneshot::Sender<Arc<Snapshot>>),
     Stop,
+}
+
+impl Command {
+    /// Whether it is about circuits that have taken in every commit.
+    fn needs_all(&self) -> bool {
+        !matches!(self, Command::Due(..) | Command::Stop)
+    }
+
+    /// Whether it changes which views there are.
+    fn changes_views(&self) -> bool {
+        matches!(
+            self,
+            Command::Attach(..) | Command::Detach(..) | Command::Leave(..) | Command::Jump(..)
+        )
+    }
 }
 
 struct View {
     compiled: Arc<CompiledView>,
     version: u32,
+    /// Whether its commits may be dealt to others.
+    split: bool,
     /// None after a failure.
     circuit: Option<Circuit>,
     error: Option<String>,
@@ -83,16 +105,18 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts to follow the log after this commit. `on_step` hears of every group of commits once
-    /// it is visible.
+    /// Starts to follow the log after this commit, with the help of a crew if there may be one.
+    /// `on_step` hears of every group of commits once it is visible.
     pub fn start(
         log: Arc<dyn Log>,
         streams: Streams,
         (after, clocks): (Lsn, Clocks),
         on_step: OnStep,
+        crew: Option<Arc<dyn Crew>>,
     ) -> Result<(Driver, JoinHandle<()>)> {
         let (commands, receiver) = channel();
-        let first = Snapshot { lsn: after, clocks: clocks.clone(), ..Snapshot::default() };
+        let needed = after;
+        let first = Snapshot { lsn: after, needed, clocks: clocks.clone(), ..Snapshot::default() };
         let snapshot = Arc::new(RwLock::new(Arc::new(first)));
         let (sender, visible) = watch::channel(after);
         let worker = Worker {
@@ -106,6 +130,10 @@ impl Driver {
             snapshot: Arc::clone(&snapshot),
             visible: sender,
             on_step,
+            crew,
+            hands: Vec::new(),
+            lost: VecDeque::new(),
+            waiting: VecDeque::new(),
         };
         let thread = std::thread::Builder::new()
             .name("speed".into())
@@ -176,6 +204,11 @@ impl Driver {
         self.ask(|reply| Command::Jump(lsn, clocks, views, reply)).await
     }
 
+    /// All views at one LSN, with what hands have made of their commits.
+    pub async fn whole(&self) -> Result<Arc<Snapshot>> {
+        self.ask(Command::Whole).await
+    }
+
     /// Ends the thread after its current step.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
@@ -207,6 +240,12 @@ struct Worker {
     snapshot: Arc<RwLock<Arc<Snapshot>>>,
     visible: watch::Sender<Lsn>,
     on_step: OnStep,
+    crew: Option<Arc<dyn Crew>>,
+    hands: Vec<Taken>,
+    /// Commits of hands that are gone, still to be taken in.
+    lost: VecDeque<Range>,
+    /// Commands that need these.
+    waiting: VecDeque<Command>,
 }
 
 impl Worker {
@@ -215,14 +254,27 @@ impl Worker {
             loop {
                 match self.receiver.try_recv() {
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
-                    Ok(command) => self.obey(command),
+                    Ok(command) => self.waiting.push_back(command),
                     Err(TryRecvError::Empty) => break,
                 }
+            }
+            while let Some(command) = self.waiting.pop_front() {
+                if command.needs_all() && !self.collect() {
+                    self.waiting.push_front(command);
+                    std::thread::sleep(AGAIN);
+                    break;
+                }
+                if command.changes_views() {
+                    // They begin again with the views that there are then.
+                    self.hands.clear();
+                }
+                self.obey(command);
             }
             if self.left {
                 std::thread::sleep(IDLE);
                 continue;
             }
+            self.muster();
             if self.log.wait(self.position, IDLE) > self.position
                 && let Err(error) = self.advance()
             {
@@ -235,20 +287,182 @@ impl Worker {
     /// One step of all views.
     fn advance(&mut self) -> Result<()> {
         let commits = self.log.read(self.position, MAX_STEP_BYTES)?;
-        let deltas = self.streams.decode(&commits)?;
         let lsn = last_lsn(&commits, self.position);
+        let deltas = self.deal(&commits)?;
         self.streams.tick(&mut self.clocks, &commits);
         step_all(&mut self.views, &deltas, lsn, &self.clocks);
         self.position = lsn;
+        for taken in &mut self.hands {
+            taken.told = lsn;
+            taken.hand.advance(lsn);
+        }
         self.publish();
         (self.on_step)(&commits);
         Ok(())
     }
 
+    /// The changes that views get here.
+    fn deal(&self, commits: &[Commit]) -> Result<Deal> {
+        if self.hands.is_empty() {
+            return Ok(Deal { all: self.streams.decode(commits)?, own: None });
+        }
+        let others = |lsn| self.hands.iter().any(|taken| taken.range.shares.have(lsn));
+        let own: Vec<Commit> = commits.iter().filter(|c| !others(c.lsn)).cloned().collect();
+        let all = match self.views.values().all(|view| view.split) {
+            true => Changes::new(),
+            false => self.streams.decode(commits)?,
+        };
+        Ok(Deal { all, own: Some(self.streams.decode(&own)?) })
+    }
+
+    /// Takes in what the hands have, and what those had that are gone. False while the log cannot be
+    /// read for these.
+    fn collect(&mut self) -> bool {
+        let has_some = self.hands.iter().any(Taken::has_some);
+        if has_some {
+            self.hands.iter().filter(|t| t.has_some()).for_each(|t| t.hand.give());
+            for mut taken in std::mem::take(&mut self.hands) {
+                let given = if taken.has_some() { taken.hand.given() } else { Ok(Vec::new()) };
+                match given.and_then(|parts| self.put_in(&parts)) {
+                    Ok(()) => {
+                        taken.range.since = taken.told;
+                        self.hands.push(taken);
+                    }
+                    Err(reason) => self.lose(taken, &reason),
+                }
+            }
+        }
+        let missing = !self.lost.is_empty();
+        while let Some(range) = self.lost.front_mut() {
+            match take_in(&mut self.views, (&*self.log, &self.streams), range, self.position) {
+                Ok(()) => drop(self.lost.pop_front()),
+                Err(error) => {
+                    tracing::error!(%error, after = range.since.0, "commits cannot be read again");
+                    break;
+                }
+            }
+        }
+        if has_some || missing {
+            self.publish();
+            self.tell();
+        }
+        self.lost.is_empty()
+    }
+
+    /// Adds what a hand has given. Nothing of it, if some of it is of no view that is here.
+    fn put_in(&mut self, parts: &[Part]) -> std::result::Result<(), String> {
+        for Part { view: (name, version), rows } in parts {
+            let view = self.views.get(name).filter(|view| view.version == *version && view.split);
+            let fits = view.is_some_and(|view| match &view.circuit {
+                Some(circuit) => circuit.takes(rows),
+                // A view that has stopped takes nothing, and is replayed.
+                None => true,
+            });
+            if !fits {
+                return Err(format!("what it gave is not of view {name}, version {version}"));
+            }
+        }
+        for Part { view: (name, _), rows } in parts {
+            if let Some(view) = self.views.get_mut(name) {
+                view.put_in(name, rows.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The commits of a hand that is gone become the driver's.
+    fn lose(&mut self, taken: Taken, reason: &str) {
+        let (name, Range { since, .. }) = (taken.hand.name(), &taken.range);
+        tracing::warn!(
+            worker = name,
+            reason,
+            after = since.0,
+            to = taken.told.0,
+            "a worker is lost; its commits are taken in here"
+        );
+        if taken.has_some() {
+            self.lost.push_back(Range { through: taken.told, ..taken.range });
+        }
+    }
+
+    /// Lets go of hands that are gone or have other shares now, and deals shares to those who are new.
+    fn muster(&mut self) {
+        let Some(crew) = self.crew.clone() else { return };
+        let there = crew.hands();
+        let find = |taken: &Taken| there.iter().find(|hand| Arc::ptr_eq(hand, &taken.hand));
+        let wanted: Vec<_> = self.hands.iter().map(|t| find(t).and_then(|h| h.shares())).collect();
+        let as_before =
+            |(taken, wanted): (&Taken, &Option<_>)| wanted.as_ref() == Some(&taken.range.shares);
+        let full = self.hands.iter().any(|taken| taken.hand.is_full());
+        let changed = !self.hands.iter().zip(&wanted).all(as_before);
+        if (full || changed) && !self.collect() {
+            return;
+        }
+        if changed {
+            let stays = |taken: &Taken| {
+                find(taken).and_then(|h| h.shares()).as_ref() == Some(&taken.range.shares)
+            };
+            self.hands.retain(stays);
+        }
+        let before = self.hands.len();
+        self.take_on(&there);
+        if changed || self.hands.len() != before {
+            self.tell();
+        }
+    }
+
+    /// Says who has what.
+    fn tell(&self) {
+        let Some(crew) = &self.crew else { return };
+        let dealt = self.hands.iter().map(|taken| Dealt {
+            name: taken.hand.name(),
+            shares: &taken.range.shares,
+            since: taken.range.since,
+        });
+        crew.dealt(&dealt.collect::<Vec<_>>());
+    }
+
+    /// Gives those who have none the shares that nobody else has.
+    fn take_on(&mut self, there: &[Arc<dyn Hand>]) {
+        let split = self.views.iter().filter(|(_, view)| view.split && view.circuit.is_some());
+        let views: Arc<[_]> = split.map(|(name, view)| (name.clone(), view.version)).collect();
+        if views.is_empty() {
+            return;
+        }
+        for hand in there {
+            if self.hands.iter().any(|taken| Arc::ptr_eq(hand, &taken.hand)) {
+                continue;
+            }
+            let Some(shares) = hand.shares().filter(|shares| !shares.these.is_empty()) else {
+                continue;
+            };
+            // Until the one that has a share knows that it is another's, it stays with that one.
+            let meets = |taken: &Taken| {
+                let theirs = &taken.range.shares;
+                theirs.of != shares.of || !theirs.these.is_disjoint(&shares.these)
+            };
+            if self.hands.iter().any(meets) {
+                continue;
+            }
+            hand.begin(self.position, &shares, &views);
+            let (since, through) = (self.position, self.position);
+            let range = Range { shares, since, through, views: Arc::clone(&views) };
+            self.hands.push(Taken { hand: Arc::clone(hand), range, told: self.position });
+        }
+    }
+
     fn publish(&self) {
         let views = self.views.iter().map(|(n, v)| (n.clone(), Arc::clone(&v.snapshot))).collect();
-        *self.snapshot.write() =
-            Arc::new(Snapshot { lsn: self.position, clocks: self.clocks.clone(), views });
+        let taken = self.hands.iter().map(|taken| taken.range.since);
+        let needed = taken.chain(self.lost.iter().map(|range| range.since)).min();
+        let snapshot = Snapshot {
+            lsn: self.position,
+            apart: !self.lost.is_empty() || self.hands.iter().any(Taken::has_some),
+            needed: needed.unwrap_or(self.position),
+            clocks: self.clocks.clone(),
+            views,
+        };
+        *self.snapshot.write() = Arc::new(snapshot);
         self.visible.send_replace(self.position);
     }
 
@@ -294,6 +508,9 @@ impl Worker {
                 self.jump(lsn, clocks, views);
                 let _ = reply.send(());
             }
+            Command::Whole(reply) => {
+                let _ = reply.send(Arc::clone(&self.snapshot.read()));
+            }
             Command::Stop => {}
         }
     }
@@ -321,8 +538,8 @@ impl Worker {
     fn keep(&mut self, compiled: Arc<CompiledView>, version: u32, circuit: Circuit, lsn: Lsn) {
         let snapshot = Arc::new(snapshot_of(&compiled, version, &circuit, (lsn, &self.clocks)));
         let (name, clocks) = (compiled.name.clone(), snapshot.clocks.clone());
-        let circuit = Some(circuit);
-        let view = View { compiled, version, circuit, error: None, lsn, clocks, snapshot };
+        let (split, circuit) = (is_split(&compiled), Some(circuit));
+        let view = View { compiled, version, split, circuit, error: None, lsn, clocks, snapshot };
         self.views.insert(name, view);
     }
 
@@ -401,9 +618,63 @@ impl Worker {
     }
 }
 
+/// The changes of a step.
+struct Deal {
+    all: Changes,
+    /// Those that are nobody else's, for views that are split; None: all.
+    own: Option<Changes>,
+}
+
+impl Deal {
+    fn of(&self, view: &View) -> &Changes {
+        self.own.as_ref().filter(|_| view.split).unwrap_or(&self.all)
+    }
+}
+
+/// Takes in commits of shares that were another's.
+fn take_in(
+    views: &mut BTreeMap<String, View>,
+    (log, streams): (&dyn Log, &Streams),
+    range: &mut Range,
+    lsn: Lsn,
+) -> Result<()> {
+    while range.since < range.through {
+        let read = missed(log, &range.shares, (range.since, range.through));
+        let read = read.and_then(|(commits, last)| Ok((streams.decode(&commits)?, last)));
+        let (deltas, last) = match read {
+            Err(error @ Error::Log(kaplan_log::Error::Io { .. })) => return Err(error),
+            // What the log does not hold any more, only a replay brings back.
+            Err(error) => {
+                for (name, view) in of_range(views, range) {
+                    view.fail(name, &error, lsn);
+                }
+                return Ok(());
+            }
+            Ok(read) => read,
+        };
+        for (name, view) in of_range(views, range) {
+            view.step(name, &deltas, lsn, &Clocks::default());
+        }
+        range.since = last;
+    }
+    Ok(())
+}
+
+/// The views that lack a range's commits.
+fn of_range<'a>(
+    views: &'a mut BTreeMap<String, View>,
+    range: &Range,
+) -> impl Iterator<Item = (&'a String, &'a mut View)> {
+    let wanted = Arc::clone(&range.views);
+    views.iter_mut().filter(move |(name, view)| {
+        wanted.iter().any(|(n, version)| n == *name && *version == view.version)
+    })
+}
+
 /// One step of every view; of a large one several at the same time, since views share no state.
-fn step_all(views: &mut BTreeMap<String, View>, deltas: &Changes, lsn: Lsn, clocks: &Clocks) {
-    let rows: usize = deltas.values().flatten().map(|(_, delta)| delta.len()).sum();
+fn step_all(views: &mut BTreeMap<String, View>, deal: &Deal, lsn: Lsn, clocks: &Clocks) {
+    let changes = deal.all.values().chain(deal.own.iter().flat_map(BTreeMap::values));
+    let rows: usize = changes.flatten().map(|(_, delta)| delta.len()).sum();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if rows < PARALLEL_ROWS { 1 } else { cores.min(views.len()) };
     let waiting = parking_lot::Mutex::new(views.iter_mut());
@@ -411,7 +682,7 @@ fn step_all(views: &mut BTreeMap<String, View>, deltas: &Changes, lsn: Lsn, cloc
         loop {
             let next = waiting.lock().next();
             let Some((name, view)) = next else { break };
-            view.step(name, deltas, lsn, clocks);
+            view.step(name, deal.of(view), lsn, clocks);
         }
     };
     std::thread::scope(|scope| {
@@ -429,11 +700,7 @@ impl View {
         let touched = !self.compiled.clocks.is_empty()
             || self.compiled.sources.iter().any(|s| deltas.contains_key(&s.stream));
         if touched && let Err(error) = step(circuit, &self.compiled, deltas, (lsn, clocks)) {
-            tracing::error!(view = name, %error, lsn = lsn.0, "a view stopped");
-            self.error = Some(error.to_string());
-            self.circuit = None;
-            self.refresh(true);
-            return;
+            return self.fail(name, &error, lsn);
         }
         // Others may have grown.
         if !touched && let Err(error) = circuit.settle() {
@@ -444,6 +711,22 @@ impl View {
             self.clocks = self.compiled.shown(clocks);
         }
         self.refresh(touched);
+    }
+
+    /// Adds what another one has made of its commits.
+    fn put_in(&mut self, name: &str, rows: RecordBatch) {
+        let Some(circuit) = &mut self.circuit else { return };
+        match circuit.put_in(rows) {
+            Ok(()) => self.refresh(true),
+            Err(error) => self.fail(name, &error.into(), self.lsn),
+        }
+    }
+
+    fn fail(&mut self, name: &str, error: &Error, lsn: Lsn) {
+        tracing::error!(view = name, %error, lsn = lsn.0, "a view stopped");
+        self.error = Some(error.to_string());
+        self.circuit = None;
+        self.refresh(true);
     }
 
     /// Whether it would change at this time without any change of a stream.
@@ -574,7 +857,7 @@ mod tests {
         let log = Arc::new(LocalLog::open(directory.path(), Options::default()).unwrap());
         let start = (Lsn::ZERO, Clocks::default());
         let (driver, thread) =
-            Driver::start(log, Streams::default(), start, Box::new(|_| {})).unwrap();
+            Driver::start(log, Streams::default(), start, Box::new(|_| {}), None).unwrap();
         (directory, driver, thread)
     }
 

@@ -6,6 +6,7 @@
 //! Whatever is here is derived: it can be deleted and is built again from lake and log.
 
 pub mod checkpoint;
+pub mod crew;
 mod driver;
 mod error;
 mod memory;

@@ -79,6 +79,10 @@ impl ViewSnapshot {
 pub struct Snapshot {
     /// The last commit taken in.
     pub lsn: Lsn,
+    /// Whether views that are split lack what hands have made of their commits.
+    pub apart: bool,
+    /// What comes after this commit is needed out of the log, should a hand be lost.
+    pub needed: Lsn,
     /// What the clocks show there.
     pub clocks: Clocks,
     /// The views by name.

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "../../../platform/tests/it/broker.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod broker;
 mod bucket;
 mod captured;
 mod full_disk;
@@ -12,6 +15,7 @@ mod server;
 mod settings;
 #[path = "../../../platform/tests/it/postgres/upstream.rs"]
 mod upstream;
+mod workers;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -43,7 +47,8 @@ fn help_and_version_say_what_this_is() {
     let dir = tempfile::tempdir().unwrap();
     let version = kaplan(dir.path()).arg("--version").output().unwrap();
     assert_eq!(stdout(&version), format!("kaplan {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["start", "sql", "load", "batch", "replay", "verify", "status", "demo"] {
+    for command in ["start", "sql", "load", "batch", "replay", "verify", "worker", "status", "demo"]
+    {
         let help = kaplan(dir.path()).args([command, "--help"]).output().unwrap();
         assert!(help.status.success() && stdout(&help).contains("Usage:"), "{command}");
     }

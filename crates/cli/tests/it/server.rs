@@ -79,11 +79,15 @@ impl Server {
     }
 
     /// SIGKILL, and another process on the same directory.
-    pub fn killed(mut self) -> Self {
+    pub fn killed(self) -> Self {
+        Self::start_in(self.kill_and_keep())
+    }
+
+    /// SIGKILL; gives the directory back.
+    pub fn kill_and_keep(mut self) -> TempDir {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
-        Self::start_in(dir)
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 
     /// Stops the server with a signal; returns how it ended and what it had logged.

@@ -385,6 +385,8 @@ pub enum Show {
     Sources,
     /// `SHOW SINKS`.
     Sinks,
+    /// `SHOW WORKERS`.
+    Workers,
     /// `SHOW INDEXES [FROM relation]`.
     Indexes(Option<String>),
     /// `SHOW SCHEMAS`.

@@ -179,6 +179,7 @@ fn verbs() {
                 name: "s".into(),
             },
         ),
+        ("show workers", Statement::Show(Show::Workers)),
         ("show batch runs", Statement::Show(Show::BatchRuns { view: None })),
         ("show all", Statement::Show(Show::All)),
         ("show server_version", Statement::Show(Show::Variable("server_version".into()))),

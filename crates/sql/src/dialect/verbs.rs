@@ -279,6 +279,7 @@ fn show(cursor: &mut Cursor<'_>) -> Result<Show> {
         "BATCH RUNS",
         "SOURCES",
         "SINKS",
+        "WORKERS",
         "INDEXES",
         "SCHEMAS",
         "DATABASES",
@@ -299,6 +300,7 @@ fn show(cursor: &mut Cursor<'_>) -> Result<Show> {
         }
         "SOURCES" => Show::Sources,
         "SINKS" => Show::Sinks,
+        "WORKERS" => Show::Workers,
         "INDEXES" => {
             let from = cursor.accept_one(&["FROM", "ON"]).is_some();
             Show::Indexes(from.then(|| cursor.relation()).transpose()?)
