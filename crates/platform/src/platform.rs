@@ -26,6 +26,7 @@ use kaplan_speed::crew::Crew;
 use kaplan_speed::{Driver, Streams};
 use kaplan_sql::Planner;
 use kaplan_sql::catalog::{Catalog, PRODUCER_PREFIX, StreamDef};
+use kaplan_sql::dialect::PointRead;
 use kaplan_store::{Document, Place, READER};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -497,6 +498,15 @@ impl Platform {
             Some(_) => e,
             None => e.stream(stream),
         })
+    }
+
+    /// Answers a read by value without a plan; None: its query must be run.
+    pub async fn read_by_value(
+        &self,
+        session: &Session,
+        read: &PointRead,
+    ) -> Result<Option<RowSet>> {
+        crate::point::answer(&self.inner, session, read).await
     }
 
     /// Reads one view.

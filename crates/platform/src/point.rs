@@ -18,13 +18,24 @@ pub(crate) async fn select(
     session: &Session,
     query: &Query,
 ) -> Result<Option<RowSet>> {
-    let Some(read) = dialect::point_read(query) else { return Ok(None) };
+    match dialect::point_read(query) {
+        Some(read) => answer(inner, session, &read).await,
+        None => Ok(None),
+    }
+}
+
+/// Answers such a read; None: its query must be planned.
+pub(crate) async fn answer(
+    inner: &Inner,
+    session: &Session,
+    read: &PointRead,
+) -> Result<Option<RowSet>> {
     if session.transaction.is_open() || names::layer_of(&read.relation).is_some() {
         return Ok(None);
     }
     let Some((view, schema)) = view_of(inner, session, &read.relation) else { return Ok(None) };
-    let Some(wanted) = conditions(&read, &schema) else { return Ok(None) };
-    let Some(columns) = columns(&read, &schema) else { return Ok(None) };
+    let Some(wanted) = conditions(read, &schema) else { return Ok(None) };
+    let Some(columns) = columns(read, &schema) else { return Ok(None) };
     let found = matching(inner, session, &view, wanted, read.limit).await?;
     let Some((snapshot, rows)) = found else { return Ok(None) };
     let fields = columns.iter().map(|(i, name)| {

@@ -118,6 +118,30 @@ impl Connection {
         })
     }
 
+    /// The rows of a prepared read by value; None where its text is to be run.
+    async fn by_value<C: ClientInfo>(
+        &self,
+        client: &C,
+        portal: &Portal<Prepared>,
+    ) -> PgWireResult<Option<RowSet>> {
+        let prepared = &portal.statement.statement;
+        let Some(read) = &prepared.point else { return Ok(None) };
+        let state = self.state.lock().await;
+        let plain = state.started
+            && state.described.is_none()
+            && client.transaction_status() == TransactionStatus::Idle
+            && settings::statement_timeout(&state.session.variables).is_none();
+        if !plain || portal.parameter_len() != prepared.types.len() {
+            return Ok(None);
+        }
+        let Some(read) = read.bound(|number| parameters::plain(portal, &prepared.types, number))
+        else {
+            return Ok(None);
+        };
+        let rows = self.shared.platform.read_by_value(&state.session, &read).await;
+        rows.map_err(sqlstate::error)
+    }
+
     /// Runs a setting's statement and tells the client what it asked to be told.
     async fn set<C>(&self, client: &mut C, statement: &str) -> PgWireResult<Response>
     where
@@ -593,6 +617,10 @@ impl ExtendedQueryHandler for Connection {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let prepared = &portal.statement.statement;
+        if let Some(rows) = self.by_value(client, portal).await? {
+            let (columns, format) = (prepared.columns.as_ref(), &portal.result_column_format);
+            return Ok(Response::Query(query(rows, columns, format)?));
+        }
         let sql = parameters::bound(&prepared.sql, &prepared.types, portal)?;
         self.respond(client, &sql, prepared.columns.as_ref(), &portal.result_column_format).await
     }

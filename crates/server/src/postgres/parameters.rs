@@ -6,6 +6,7 @@ use super::sqlstate;
 use crate::statements::{parameters, substitute};
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta};
 use kaplan_platform::{Code, Error};
+use kaplan_sql::dialect::PointValue;
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
 use pgwire::error::PgWireResult;
@@ -40,6 +41,37 @@ pub(super) fn bound<S: Clone>(
             })
         })
     })
+}
+
+/// A parameter's value where it has a literal of the same meaning without a cast: whole numbers,
+/// texts and truth values. NULL, and what does not read as its type, has none.
+pub(super) fn plain<S: Clone>(
+    portal: &Portal<S>,
+    types: &[Type],
+    number: usize,
+) -> Option<PointValue> {
+    let at = number.checked_sub(1)?;
+    let (data_type, bytes) = (types.get(at)?, portal.parameters.get(at)?.as_ref()?);
+    let binary = portal.parameter_format.is_binary(at);
+    match *data_type {
+        Type::INT2 if binary => whole(i16::from_be_bytes(bytes.as_ref().try_into().ok()?)),
+        Type::INT4 if binary => whole(i32::from_be_bytes(bytes.as_ref().try_into().ok()?)),
+        Type::INT8 if binary => whole(i64::from_be_bytes(bytes.as_ref().try_into().ok()?)),
+        Type::INT8 => std::str::from_utf8(bytes).ok()?.parse().ok().and_then(whole::<i64>),
+        Type::TEXT | Type::VARCHAR => {
+            Some(PointValue::Text(std::str::from_utf8(bytes).ok()?.to_owned()))
+        }
+        Type::BOOL if binary => match bytes.as_ref() {
+            [0] => Some(PointValue::Boolean(false)),
+            [1] => Some(PointValue::Boolean(true)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn whole<N: Into<i64>>(number: N) -> Option<PointValue> {
+    Some(PointValue::Integer(number.into()))
 }
 
 /// The statement with NULL for each parameter, of its type where the client said one: for looking

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use kaplan_base::limits::MAX_SQL_BYTES;
 use kaplan_platform::{Code, Error, Platform};
+use kaplan_sql::dialect::{self, PointRead};
 use pgwire::api::portal::Format;
 use pgwire::api::results::FieldInfo;
 use pgwire::api::stmt::QueryParser;
@@ -22,6 +23,8 @@ pub(super) struct Prepared {
     pub types: Vec<Type>,
     /// The result's columns; none when the statement has none, or only running it tells.
     pub columns: Option<SchemaRef>,
+    /// What it is if it is a read by value, which needs no second look at its text.
+    pub point: Option<Arc<PointRead>>,
 }
 
 /// What all connections share.
@@ -147,8 +150,12 @@ impl QueryParser for Parser {
             }
             _ => Types::default(),
         };
+        let asks = self.0.catalog.question(sql).map_err(sqlstate::error)?.is_some();
+        let point = dialect::parse_query(sql).ok().filter(|_| !asks);
+        let point = point.and_then(|query| dialect::point_read(&query));
         Ok(Some(Prepared {
             sql: sql.to_owned(),
+            point: point.map(Arc::new),
             types: parameters::types(sql, types, &known),
             columns: columns.as_ref().map(without_null),
         }))

@@ -213,3 +213,82 @@ async fn a_session_keeps_its_variables() {
     assert_eq!(first_row(&client.query("SHOW application_name").await), ["test"]);
     running.stop().await;
 }
+
+/// Whatever way a prepared read takes, it answers what its text with the values in it does.
+#[tokio::test]
+async fn prepared_reads_by_value_answer_as_their_texts() {
+    use tokio_postgres::types::ToSql;
+    let running = start().await;
+    let address = running.postgres;
+    let target = format!("host={} port={} user=kaplan", address.ip(), address.port());
+    let (client, connection) =
+        tokio_postgres::connect(&target, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let define = "
+        CREATE STREAM s (b bigint, i integer, n smallint, t text, f boolean, d date, a bigint);
+        CREATE MATERIALIZED VIEW by_b AS SELECT b, t, sum(a) AS total FROM s GROUP BY b, t;
+        CREATE MATERIALIZED VIEW kept AS SELECT i, n, t, f, d, a FROM s WHERE a > 0;
+        INSERT INTO s VALUES (1, 1, 1, 'x', true, DATE '2024-01-01', 5),
+          (1, 1, 2, 'y''s', false, NULL, 7), (2, -1, 1, NULL, NULL, DATE '2024-01-02', 1),
+          (1, 2, 1, 'x', true, DATE '2024-01-01', 6)";
+    client.batch_execute(define).await.unwrap();
+    let (one, less, small) = (1_i64, -1_i32, 1_i16);
+    let (x, quoted, yes) = ("x", "y's", true);
+    let none: Option<i64> = None;
+    let cases: [(&str, &[&(dyn ToSql + Sync)], &str); 9] = [
+        ("SELECT total FROM by_b WHERE b = $1 AND t = $2", &[&one, &x], "b = 1 AND t = 'x'"),
+        (
+            "SELECT total FROM by_b WHERE t = $2 AND $1 = b",
+            &[&one, &quoted],
+            "b = 1 AND t = 'y''s'",
+        ),
+        ("SELECT total FROM by_b WHERE b = $1", &[&one], "b = 1"),
+        ("SELECT total FROM by_b WHERE b = $1 AND t = 'x'", &[&none], "b = NULL AND t = 'x'"),
+        ("SELECT a FROM kept WHERE i = $1", &[&less], "i = -1"),
+        ("SELECT a FROM kept WHERE n = $1 AND f = $2", &[&small, &yes], "n = 1 AND f = true"),
+        ("SELECT a FROM kept WHERE t = $1 LIMIT 5", &[&quoted], "t = 'y''s'"),
+        ("SELECT a FROM kept WHERE d = '2024-01-01' AND t = $1", &[&x], "d = DATE '2024-01-01'"),
+        ("SELECT a FROM kept WHERE n = $1 OR i = $2", &[&small, &less], "n = 1 OR i = -1"),
+    ];
+    for round in 0..3 {
+        for (sql, values, condition) in &cases {
+            let rows = client.query(*sql, values).await.unwrap();
+            let mut found: Vec<String> = rows
+                .iter()
+                .map(|row| row.try_get::<_, i64>(0).map(|n| n.to_string()))
+                .map(|value| value.unwrap_or_else(|_| "?".into()))
+                .collect();
+            let from =
+                sql.split_once(" WHERE").unwrap().0.replace("SELECT total", "SELECT total::text");
+            let text = format!("{} WHERE {condition}", from.replace("SELECT a", "SELECT a::text"));
+            let mut wanted: Vec<String> = client
+                .simple_query(&text)
+                .await
+                .unwrap()
+                .into_iter()
+                .filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0)?.to_owned()),
+                    _ => None,
+                })
+                .collect();
+            if found.iter().any(|value| value == "?") {
+                // A numeric sum: as many rows.
+                (found, wanted) = (vec![found.len().to_string()], vec![wanted.len().to_string()]);
+            }
+            found.sort();
+            wanted.sort();
+            assert_eq!(found, wanted, "{sql}, round {round}");
+        }
+        // New rows are seen by statements that were prepared before, and so is a transaction's end.
+        let insert = "INSERT INTO s VALUES (1, 1, 1, 'x', true, DATE '2024-01-01', 100)";
+        client.batch_execute(&format!("BEGIN; {insert}")).await.unwrap();
+        client.query(cases[0].0, cases[0].1).await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    let prepared = client.prepare(cases[0].0).await.unwrap();
+    client.batch_execute("DROP MATERIALIZED VIEW by_b").await.unwrap();
+    let error = client.query(&prepared, cases[0].1).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("42P01"), "{error}");
+    drop(client);
+    running.stop().await;
+}

@@ -39,6 +39,24 @@ pub enum PointValue {
     Date(String),
     /// A text cast to a timestamp without time zone.
     Timestamp(String),
+    /// `$n`: a value that comes when the statement is run, counted from 1.
+    Parameter(usize),
+}
+
+impl PointRead {
+    /// The read with its parameters' values in their places; None: one of them has no value here.
+    #[must_use]
+    pub fn bound(&self, value: impl Fn(usize) -> Option<PointValue>) -> Option<Self> {
+        let condition = |(column, wanted): &(String, PointValue)| {
+            let wanted = match wanted {
+                PointValue::Parameter(number) => value(*number)?,
+                other => other.clone(),
+            };
+            Some((column.clone(), wanted))
+        };
+        let conditions = self.conditions.iter().map(condition).collect::<Option<_>>()?;
+        Some(Self { conditions, ..self.clone() })
+    }
 }
 
 /// The read that a query is; None: another kind of query.
@@ -212,6 +230,9 @@ fn value_of(expr: &Expr) -> Option<PointValue> {
             Value::Number(digits, false) => digits.parse().ok().map(PointValue::Integer),
             Value::SingleQuotedString(text) => Some(PointValue::Text(text.clone())),
             Value::Boolean(value) => Some(PointValue::Boolean(*value)),
+            Value::Placeholder(name) => {
+                name.strip_prefix('$')?.parse().ok().map(PointValue::Parameter)
+            }
             _ => None,
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match value_of(expr)? {
@@ -284,6 +305,23 @@ mod tests {
         assert_eq!(found.conditions[0].1, PointValue::Date("2024-01-01".into()));
         let found = read("SELECT a FROM v WHERE t = CAST('2024-01-01' AS TIMESTAMP(6))").unwrap();
         assert_eq!(found.conditions[0].1, PointValue::Timestamp("2024-01-01".into()));
+    }
+
+    #[test]
+    fn parameters_get_their_values_later() {
+        let found = read("SELECT a FROM v WHERE k = $2 AND t = 'x' AND $1 = b").unwrap();
+        let value = |number| match number {
+            1 => Some(PointValue::Boolean(true)),
+            2 => Some(PointValue::Integer(7)),
+            _ => None,
+        };
+        let bound = found.bound(value).unwrap();
+        assert_eq!(bound, read("SELECT a FROM v WHERE k = 7 AND t = 'x' AND true = b").unwrap());
+        assert_eq!(found.bound(|_| None), None);
+        // They may be of any type.
+        assert_eq!(read("SELECT a FROM v WHERE k = - $1"), None);
+        assert_eq!(read("SELECT a FROM v WHERE k = $1::date"), None);
+        assert_eq!(read("SELECT a FROM v WHERE k = 1 LIMIT $1"), None);
     }
 
     #[test]
