@@ -4,6 +4,7 @@
 //! view begins a new one wherever a batch run computes, so that what the batch view covers can be
 //! let go without touching what came after. Batches never merge across a cut.
 
+use crate::beside::Beside;
 use crate::delta::concat_deltas;
 use crate::operator::{explain, growth, tell_absorbed};
 use crate::operator::{visit_keepers, visit_traces, visit_traces_mut};
@@ -71,13 +72,15 @@ pub struct Circuit {
     root: Root,
     generations: Vec<Generation>,
     held: Held,
+    beside: Option<Arc<dyn Beside>>,
 }
 
 impl Circuit {
     /// A circuit without state, whose view begins after this commit.
     #[must_use]
     pub fn new(root: Root, after: Lsn) -> Self {
-        let mut circuit = Self { root, generations: Vec::new(), held: Held::default() };
+        let (generations, held) = (Vec::new(), Held::default());
+        let mut circuit = Self { root, generations, held, beside: None };
         let trace = circuit.empty_trace();
         circuit.generations.push(Generation { after, trace });
         circuit
@@ -92,6 +95,15 @@ impl Circuit {
         })?;
         self.settle()?;
         Ok(self)
+    }
+
+    /// Says who makes its large merges, so that no step does.
+    pub fn merge_beside(&mut self, beside: Option<Arc<dyn Beside>>) -> Result<()> {
+        self.beside.clone_from(&beside);
+        self.visit_mut(&mut |trace| {
+            trace.merge_beside(beside.clone());
+            Ok(())
+        })
     }
 
     /// Where its memory is counted.
@@ -165,6 +177,7 @@ impl Circuit {
             }
         };
         trace.set_shelf(self.shelf().cloned());
+        trace.merge_beside(self.beside.clone());
         trace
     }
 

@@ -40,6 +40,11 @@ impl Keyer {
         Self { columns: vec![column], by_value: true }
     }
 
+    /// Whether rows are ordered by the values of a column.
+    pub(crate) fn is_by_value(&self) -> bool {
+        self.by_value
+    }
+
     /// The key columns' positions.
     #[must_use]
     pub fn columns(&self) -> &[usize] {

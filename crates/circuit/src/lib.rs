@@ -5,6 +5,7 @@
 //! Everything here is a function of its input: no IO, no clock, no randomness.
 
 mod aggregate;
+mod beside;
 mod circuit;
 mod clocks;
 mod codec;
@@ -29,6 +30,7 @@ mod temporal_join;
 mod trace;
 
 pub use aggregate::{Aggregate, AggregateCall, AggregateSpec, FilteredFunction};
+pub use beside::Beside;
 pub use circuit::{Circuit, Generation, Output, OutputSnapshot, Root};
 pub use clocks::{Clocks, NOW};
 pub use codec::{decode_batch, decode_delta, encode_batch, encode_delta, environment_fingerprint};

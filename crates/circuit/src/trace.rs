@@ -5,6 +5,7 @@
 //! A batch never changes once it is made: a reader that holds a list of batches has a snapshot,
 //! and a checkpoint writes each batch once. It may move to a shelf, where it is the same.
 
+use crate::beside::{Beside, Merging};
 use crate::delta::take_rows;
 use crate::group::AggregateMerger;
 use crate::key::{Keyer, RowsEqual, hash_arrays, ordered};
@@ -154,6 +155,8 @@ pub struct Trace {
     merge: Merge,
     batches: Vec<Arc<Batch>>,
     shelf: Option<Arc<dyn Shelf>>,
+    beside: Option<Arc<dyn Beside>>,
+    merging: Option<Merging>,
 }
 
 impl Trace {
@@ -170,7 +173,14 @@ impl Trace {
     }
 
     fn keyed(schema: SchemaRef, keyer: Keyer, merge: Merge) -> Self {
-        Self { schema, keyer, merge, batches: Vec::new(), shelf: None }
+        let batches = Vec::new();
+        Self { schema, keyer, merge, batches, shelf: None, beside: None, merging: None }
+    }
+
+    /// Says who makes large merges, if not the steps.
+    pub(crate) fn merge_beside(&mut self, beside: Option<Arc<dyn Beside>>) {
+        // Rows that are ordered by time leave from the front, which would end every merge.
+        self.beside = beside.filter(|_| !self.keyer.is_by_value());
     }
 
     /// Says where its batches go when there are too many; its merges fit that.
@@ -228,6 +238,7 @@ impl Trace {
     /// Replaces the content by batches that were stored.
     pub fn restore(&mut self, batches: Vec<Arc<Batch>>) {
         self.batches = batches;
+        self.merging = None;
         // What was one run is seen by the pieces' size and order. It decides when they are merged again,
         // and nothing else.
         let least = self.piece_bytes() / 4;
@@ -258,12 +269,68 @@ impl Trace {
             return Ok(());
         }
         self.batches.push(batch);
-        while let Some(first) = self.first_to_merge() {
-            let merged = self.merged(&self.batches[first..])?;
-            self.batches.truncate(first);
-            self.batches.extend(merged);
+        // Where the newest of the runs ends that may be merged: what was merged elsewhere, then all.
+        let mut end = self.take_merged().unwrap_or(self.batches.len());
+        loop {
+            let Some(first) = self.first_to_merge(end) else {
+                if end == self.batches.len() {
+                    return Ok(());
+                }
+                end = self.batches.len();
+                continue;
+            };
+            let bytes: usize = self.batches[first..end].iter().map(|b| b.bytes()).sum();
+            let beside = self.beside.as_ref().filter(|beside| bytes >= beside.least_bytes());
+            match (beside, &self.merging) {
+                (Some(_), Some(merging)) => {
+                    merging.wait();
+                    end = self.take_merged().unwrap_or(self.batches.len());
+                }
+                (Some(beside), None) => {
+                    let inputs = self.batches[first..end].to_vec();
+                    let alone = self.without_batches();
+                    let merge = move |inputs: &[Arc<Batch>]| alone.merged(inputs);
+                    self.merging = Some(Merging::begin(&**beside, inputs, merge));
+                    end = self.batches.len();
+                }
+                (None, _) => {
+                    let merged = self.merged(&self.batches[first..end])?;
+                    let made = merged.len();
+                    self.batches.splice(first..end, merged);
+                    end = first + made;
+                }
+            }
         }
-        Ok(())
+    }
+
+    fn without_batches(&self) -> Self {
+        let (schema, keyer) = (SchemaRef::clone(&self.schema), self.keyer.clone());
+        let (merge, shelf) = (self.merge.clone(), self.shelf.clone());
+        Self { schema, keyer, merge, shelf, batches: Vec::new(), beside: None, merging: None }
+    }
+
+    /// Puts in what was merged elsewhere, if that has ended; returns where it ends.
+    fn take_merged(&mut self) -> Option<usize> {
+        let merging = self.merging.as_ref()?;
+        let made = merging.made()?;
+        let (place, count) = (merging.place(&self.batches), merging.len());
+        self.merging = None;
+        // Without a place they went elsewhere meanwhile, merged or not.
+        let at = place?;
+        let Some(made) = made else {
+            // A step makes it, and says why it cannot be.
+            self.beside = None;
+            return Some(at + count);
+        };
+        let end = at + made.len();
+        self.batches.splice(at..at + count, made);
+        Some(end)
+    }
+
+    /// Where the batches end that are being merged elsewhere.
+    fn merging_until(&self) -> usize {
+        let place = |merging: &Merging| Some(merging.place(&self.batches)? + merging.len());
+        self.merging.as_ref().and_then(place).unwrap_or(0)
     }
 
     /// Puts all batches together, as far as they fit into pieces.
@@ -286,7 +353,7 @@ impl Trace {
             }
             from = to;
         }
-        self.batches = made;
+        (self.batches, self.merging) = (made, None);
         Ok(())
     }
 
@@ -351,7 +418,7 @@ impl Trace {
     /// Adds what another trace of this key holds. Nothing is merged: both have been large for long.
     pub(crate) fn absorb(&mut self, other: &[Arc<Batch>]) {
         let mut runs = self.runs();
-        runs.extend(Self { batches: other.to_vec(), ..self.clone() }.runs());
+        runs.extend(Self { batches: other.to_vec(), ..self.without_batches() }.runs());
         runs.sort_by_key(|run| std::cmp::Reverse(run.iter().map(|b| b.len()).sum::<usize>()));
         self.batches = runs.into_iter().flatten().collect();
     }
@@ -396,12 +463,12 @@ impl Trace {
         firsts.min().map(|first| (first ^ (1 << 63)).cast_signed())
     }
 
-    /// Where the newest batches begin that are to be merged; None: it is well as it is.
-    fn first_to_merge(&self) -> Option<usize> {
+    /// Where the newest batches before `end` begin that are to be merged; None: it is well as it is.
+    fn first_to_merge(&self, end: usize) -> Option<usize> {
         let rows = |run: Range<usize>| self.batches[run].iter().map(|b| b.len()).sum::<usize>();
-        let mut first = self.batches.len();
+        let (mut first, least) = (end, self.merging_until());
         let (mut size, mut runs, mut last) = (0, 0, 0);
-        while first > 0 {
+        while first > least {
             let start = self.run_before(first);
             let older = rows(start..first);
             let similar = match self.merge {
@@ -689,7 +756,8 @@ pub fn consolidate(deltas: Vec<Delta>) -> Result<Option<Delta>> {
 #[allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 mod tests {
     use super::*;
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::array::AsArray;
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     fn trace(merge: Merge) -> Trace {
         let schema = Schema::new(vec![Field::new("k", DataType::Int64, false)]);
@@ -733,6 +801,63 @@ mod tests {
         assert_eq!(trace.len(), 5_000);
         // Once for each tier, and once to come in.
         assert!(written <= 5_000 * (tier(5_000) as usize + 1), "{written} rows written");
+    }
+
+    /// How merges are made elsewhere in tests: by a thread, at once, or never.
+    #[derive(Debug)]
+    enum Elsewhere {
+        Thread,
+        AtOnce,
+        Never,
+    }
+
+    impl Beside for Elsewhere {
+        fn least_bytes(&self) -> usize {
+            200
+        }
+
+        fn run(&self, work: Box<dyn FnOnce() + Send>) {
+            match self {
+                Self::Thread => drop(std::thread::spawn(work)),
+                Self::AtOnce => work(),
+                Self::Never => drop(work),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_merged_elsewhere_is_there_once() {
+        for elsewhere in [Elsewhere::Thread, Elsewhere::AtOnce, Elsewhere::Never] {
+            let mut trace = trace(Merge::Sum);
+            let most = MERGE_TOGETHER * (tier(3_000) as usize + 2);
+            trace.merge_beside(Some(Arc::new(elsewhere)));
+            let mut expected = std::collections::BTreeMap::new();
+            for step in 0..3_000_i64 {
+                let value = step * 7919 % 500;
+                let weight = if step % 3 == 0 { -1 } else { 1 };
+                let delta = rows(&trace, value..value + 1);
+                let weights = arrow::array::Int64Array::from(vec![weight]);
+                trace.insert(Delta { weights: Some(weights), ..delta }).unwrap();
+                *expected.entry(value).or_insert(0) += weight;
+                let (batches, what) = (trace.batches().len(), &trace.beside);
+                assert!(batches <= 2 * most, "{batches} batches, {what:?}");
+                if step % 701 == 0 {
+                    // Readers and checkpoints have batches; a trace may begin again from them.
+                    let there = trace.batches().to_vec();
+                    trace.restore(there);
+                }
+            }
+            expected.retain(|_, weight| *weight != 0);
+            let mut found = std::collections::BTreeMap::new();
+            for batch in trace.batches() {
+                let values = batch.delta.rows.column(0).as_primitive::<Int64Type>().values();
+                for (row, value) in values.iter().enumerate() {
+                    *found.entry(*value).or_insert(0) += batch.delta.weight(row);
+                }
+            }
+            found.retain(|_, weight| *weight != 0);
+            assert_eq!(found, expected, "{:?}", trace.beside);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use crate::checkpoint::{self, StateImage};
 use crate::crew::{Crew, Dealt, Hand, Part, Range, Taken, is_split, missed};
+use crate::merger::Merger;
 use crate::snapshot::{Snapshot, ViewSnapshot, ViewState};
 use crate::streams::{Changes, Streams, last_lsn};
 use crate::{Error, Result};
@@ -115,6 +116,7 @@ impl Driver {
         crew: Option<Arc<dyn Crew>>,
     ) -> Result<(Driver, JoinHandle<()>)> {
         let (commands, receiver) = channel();
+        let merger = Arc::new(Merger::start().map_err(Error::Thread)?);
         let needed = after;
         let first = Snapshot { lsn: after, needed, clocks: clocks.clone(), ..Snapshot::default() };
         let snapshot = Arc::new(RwLock::new(Arc::new(first)));
@@ -130,6 +132,7 @@ impl Driver {
             snapshot: Arc::clone(&snapshot),
             visible: sender,
             on_step,
+            merger,
             crew,
             hands: Vec::new(),
             lost: VecDeque::new(),
@@ -240,6 +243,7 @@ struct Worker {
     snapshot: Arc<RwLock<Arc<Snapshot>>>,
     visible: watch::Sender<Lsn>,
     on_step: OnStep,
+    merger: Arc<Merger>,
     crew: Option<Arc<dyn Crew>>,
     hands: Vec<Taken>,
     /// Commits of hands that are gone, still to be taken in.
@@ -535,7 +539,11 @@ impl Worker {
     }
 
     /// Keeps a view that stands where the others stand.
-    fn keep(&mut self, compiled: Arc<CompiledView>, version: u32, circuit: Circuit, lsn: Lsn) {
+    fn keep(&mut self, compiled: Arc<CompiledView>, version: u32, mut circuit: Circuit, lsn: Lsn) {
+        // History was fed as fast as it goes; from here on readers wait for each step.
+        if let Err(error) = circuit.merge_beside(Some(Arc::clone(&self.merger) as _)) {
+            tracing::warn!(view = compiled.name, %error, "its steps merge by themselves");
+        }
         let snapshot = Arc::new(snapshot_of(&compiled, version, &circuit, (lsn, &self.clocks)));
         let (name, clocks) = (compiled.name.clone(), snapshot.clocks.clone());
         let (split, circuit) = (is_split(&compiled), Some(circuit));

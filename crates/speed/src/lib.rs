@@ -10,6 +10,7 @@ pub mod crew;
 mod driver;
 mod error;
 mod memory;
+mod merger;
 pub mod replay;
 mod scan;
 mod snapshot;

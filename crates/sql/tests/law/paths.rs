@@ -8,8 +8,8 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use kaplan_base::Lsn;
 use kaplan_circuit::{
-    AggregateSpec, Batch, Circuit, Clocks, Delta, Form, GroupTable, Input, NOW, Output, Sharing,
-    Shelf, Trace, decode_batch, encode_batch,
+    AggregateSpec, Batch, Beside, Circuit, Clocks, Delta, Form, GroupTable, Input, NOW, Output,
+    Sharing, Shelf, Trace, decode_batch, encode_batch,
 };
 use kaplan_sql::{CompiledView, Core, SourceInfo};
 use rand::Rng;
@@ -60,10 +60,12 @@ impl Subject<'_> {
         self.view.circuit(Lsn(0)).map_err(text)
     }
 
-    /// A circuit for whose state there is no memory.
+    /// A circuit for whose state there is no memory, and whose merges are made elsewhere.
     pub fn shelved(&self) -> Result<Circuit, String> {
         let shelf: Arc<dyn Shelf> = Arc::new(Full);
-        self.circuit()?.on_shelf(Some(&shelf)).map_err(text)
+        let mut circuit = self.circuit()?.on_shelf(Some(&shelf)).map_err(text)?;
+        circuit.merge_beside(Some(Arc::new(Full))).map_err(text)?;
+        Ok(circuit)
     }
 
     /// What the clocks show after so many commits: seven minutes go by with each.
@@ -336,6 +338,17 @@ fn relabel(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, String
 /// Everything is too much: batches move as soon as they are made, and merges make small pieces.
 #[derive(Debug)]
 struct Full;
+
+/// What was merged takes its place in the next step.
+impl Beside for Full {
+    fn least_bytes(&self) -> usize {
+        1
+    }
+
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
 
 impl Shelf for Full {
     fn count(&self, _: usize, _: usize) {}
