@@ -16,10 +16,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a transaction may take to end.
 const COMMIT: Duration = Duration::from_secs(60);
+/// The wait for deliveries before they are looked at the time.
+const POLL: Duration = Duration::from_millis(1);
 /// The wait for room in the client's queue.
 const ROOM: Duration = Duration::from_millis(20);
 
@@ -179,5 +181,10 @@ fn transaction(
         }
     }
     producer.send_offsets_to_transaction(place, &open.member, ASK)?;
+    // The client's own flush looks every 100 ms only.
+    let deadline = Instant::now() + COMMIT;
+    while producer.in_flight_count() > 0 && Instant::now() < deadline {
+        producer.poll(POLL);
+    }
     producer.commit_transaction(COMMIT)
 }
