@@ -6,12 +6,13 @@
 //! A broker forgets the offsets of a group that is silent for long (`offsets.retention.minutes`, a
 //! week), so the position is written again from time to time, and a copy is kept here.
 
+use super::reach::{Complaints, Reader, reach};
 use super::{ASK, blocking, client, needed, refuse_unknown, trouble};
 use crate::sink::{Change, Op, Sink, Spec};
 use crate::{Error, Result, encode, position};
 use async_trait::async_trait;
 use kaplan_base::Lsn;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -76,26 +77,24 @@ impl KafkaSink {
     }
 }
 
-fn connect(config: &ClientConfig, group: &str, topic: &str) -> Result<(Open, BaseConsumer)> {
-    let failed = |e: KafkaError| trouble(&format!("cannot write to the topic {topic}"), &e);
+fn connect(config: &ClientConfig, group: &str, topic: &str) -> Result<(Open, Reader)> {
+    let what = format!("cannot write to the topic {topic}");
+    let failed = |e: KafkaError| trouble(&what, &e);
     let wrong = |e: KafkaError| Error::config(e.to_string());
-    let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(wrong)?;
-    let metadata = producer.client().fetch_metadata(Some(topic), ASK).map_err(failed)?;
+    let mut reading = config.clone();
+    for of_producers in ["transactional.id", "enable.idempotence", "acks", "partitioner"] {
+        reading.remove(of_producers);
+    }
+    reading.set("group.id", group).set("isolation.level", "read_committed");
+    let consumer: Reader = reading.create_with_context(Complaints::default()).map_err(wrong)?;
+    let metadata = reach(&consumer, topic, &what)?;
     let known = metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty());
     if !known {
         return Err(failed(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic)));
     }
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(wrong)?;
     // Ends what an earlier run left open, and keeps that run from writing more.
     producer.init_transactions(COMMIT).map_err(failed)?;
-    let mut reading = ClientConfig::new();
-    for (name, value) in config.config_map() {
-        let of_producers = ["transactional.id", "enable.idempotence", "acks", "partitioner"];
-        if !of_producers.contains(&name) {
-            reading.set(name, value);
-        }
-    }
-    reading.set("group.id", group).set("isolation.level", "read_committed");
-    let consumer: BaseConsumer = reading.create().map_err(wrong)?;
     let member = consumer.group_metadata();
     let member = member.ok_or_else(|| Error::unavailable("the sink's group has no metadata"))?;
     Ok((Open { producer, member }, consumer))
