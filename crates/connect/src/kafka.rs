@@ -3,6 +3,7 @@
 //! Partitions are assigned, not subscribed to: their offsets are in Kaplan's own commits, and no
 //! consumer group decides anything. Every `properties.*` goes to librdkafka as it is.
 
+mod reach;
 mod sink;
 mod source;
 
@@ -90,6 +91,11 @@ fn trouble(what: &str, error: &KafkaError) -> Error {
         Some(code) => format!("{what}: {code}"),
         None => format!("{what}: {error}"),
     };
+    explain(message, code)
+}
+
+/// The error with what to do.
+fn explain(message: String, code: Option<RDKafkaErrorCode>) -> Error {
     let error = Error::unavailable(message);
     match code {
         Some(
@@ -102,7 +108,13 @@ fn trouble(what: &str, error: &KafkaError) -> Error {
             | RDKafkaErrorCode::BrokerTransportFailure
             | RDKafkaErrorCode::OperationTimedOut
             | RDKafkaErrorCode::Resolve,
-        ) => error.hint("check properties.bootstrap.server and whether the brokers are up"),
+        ) => error.hint(
+            "check properties.bootstrap.server, properties.security.protocol, and whether the \
+             brokers are up",
+        ),
+        Some(RDKafkaErrorCode::SSL) => error.hint(
+            "check properties.ssl.ca.location, and that the certificate names the brokers' host",
+        ),
         Some(
             RDKafkaErrorCode::Authentication
             | RDKafkaErrorCode::SaslAuthenticationFailed

@@ -16,6 +16,7 @@
 //! opened again. Records that are damaged, missing or somebody else's are refused with their offset.
 //! What the topic itself must be like is in `kafka/topic.rs`, the bytes are in `kafka/record.rs`.
 
+mod complaints;
 mod group;
 mod held;
 mod reader;

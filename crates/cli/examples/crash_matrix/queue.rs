@@ -39,7 +39,7 @@ impl Queue {
     /// A broker; none where there can be no broker, which is said.
     pub async fn new() -> anyhow::Result<Option<Self>> {
         let proxy = Proxy::start().await?;
-        let Some(broker) = Broker::behind(Some(proxy.port)) else { return Ok(None) };
+        let Some(broker) = Broker::behind(proxy.port) else { return Ok(None) };
         // The port between is the controller's.
         proxy.lead_to(broker.port + 2);
         Ok(Some(Self { broker: Arc::new(broker), proxy, life: 0, sent: 0, counted: 0 }))

@@ -38,17 +38,16 @@ impl S3 {
 
     /// A server process with an empty disk of its own and its data in the bucket.
     pub fn server(&self, prefix: &str) -> Server {
-        self.server_that_archives(prefix, "300")
+        self.server_with(prefix, &["--archive-interval-ms", "300"])
     }
 
-    /// The same with a time between moves from log to lake.
-    fn server_that_archives(&self, prefix: &str, every_ms: &str) -> Server {
+    /// The same with further settings.
+    pub fn server_with(&self, prefix: &str, settings: &[&str]) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let mut command = kaplan(dir.path());
         command.args(["start", "--data", &format!("s3://lake/{prefix}")]);
         command.args(["--http", "127.0.0.1:0", "--postgres", "off", "--log-format", "json"]);
-        command.args(["--archive-interval-ms", every_ms, "--checkpoint-interval-ms", "500"]);
-        command.args(["--log-linger-ms", "5"]);
+        command.args(["--checkpoint-interval-ms", "500", "--log-linger-ms", "5"]).args(settings);
         command.envs(self.variables.iter().cloned());
         Server::spawn(command, dir)
     }
@@ -121,7 +120,7 @@ pub fn verified(server: &Server) {
 #[test]
 fn views_keep_up_with_a_lake_that_is_quicker() {
     let Some(s3) = S3::start() else { return };
-    let server = s3.server_that_archives("quick", "1");
+    let server = s3.server_with("quick", &["--archive-interval-ms", "1"]);
     let mut statements = "CREATE STREAM wide (n BIGINT NOT NULL);".to_owned();
     for view in 0..4 {
         statements += &format!(

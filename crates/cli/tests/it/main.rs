@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "../../../platform/tests/it/broker.rs"]
-#[allow(dead_code, reason = "not all of it is needed here")]
+#[allow(dead_code, reason = "the platform's tests share it")]
 mod broker;
 mod bucket;
 mod captured;
 mod full_disk;
 mod gcs;
 mod job;
+mod kafka_log;
 mod replica;
 mod server;
 mod settings;

@@ -6,20 +6,23 @@
 //! A broker forgets the offsets of a group that is silent for long (`offsets.retention.minutes`, a
 //! week), so the position is written again from time to time, and a copy is kept here.
 
+use super::reach::{Complaints, Reader, reach};
 use super::{ASK, blocking, client, needed, refuse_unknown, trouble};
 use crate::sink::{Change, Op, Sink, Spec};
 use crate::{Error, Result, encode, position};
 use async_trait::async_trait;
 use kaplan_base::Lsn;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a transaction may take to end.
 const COMMIT: Duration = Duration::from_secs(60);
+/// The wait for deliveries before they are looked at the time.
+const POLL: Duration = Duration::from_millis(1);
 /// The wait for room in the client's queue.
 const ROOM: Duration = Duration::from_millis(20);
 
@@ -74,26 +77,24 @@ impl KafkaSink {
     }
 }
 
-fn connect(config: &ClientConfig, group: &str, topic: &str) -> Result<(Open, BaseConsumer)> {
-    let failed = |e: KafkaError| trouble(&format!("cannot write to the topic {topic}"), &e);
+fn connect(config: &ClientConfig, group: &str, topic: &str) -> Result<(Open, Reader)> {
+    let what = format!("cannot write to the topic {topic}");
+    let failed = |e: KafkaError| trouble(&what, &e);
     let wrong = |e: KafkaError| Error::config(e.to_string());
-    let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(wrong)?;
-    let metadata = producer.client().fetch_metadata(Some(topic), ASK).map_err(failed)?;
+    let mut reading = config.clone();
+    for of_producers in ["transactional.id", "enable.idempotence", "acks", "partitioner"] {
+        reading.remove(of_producers);
+    }
+    reading.set("group.id", group).set("isolation.level", "read_committed");
+    let consumer: Reader = reading.create_with_context(Complaints::default()).map_err(wrong)?;
+    let metadata = reach(&consumer, topic, &what)?;
     let known = metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty());
     if !known {
         return Err(failed(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic)));
     }
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(wrong)?;
     // Ends what an earlier run left open, and keeps that run from writing more.
     producer.init_transactions(COMMIT).map_err(failed)?;
-    let mut reading = ClientConfig::new();
-    for (name, value) in config.config_map() {
-        let of_producers = ["transactional.id", "enable.idempotence", "acks", "partitioner"];
-        if !of_producers.contains(&name) {
-            reading.set(name, value);
-        }
-    }
-    reading.set("group.id", group).set("isolation.level", "read_committed");
-    let consumer: BaseConsumer = reading.create().map_err(wrong)?;
     let member = consumer.group_metadata();
     let member = member.ok_or_else(|| Error::unavailable("the sink's group has no metadata"))?;
     Ok((Open { producer, member }, consumer))
@@ -179,5 +180,10 @@ fn transaction(
         }
     }
     producer.send_offsets_to_transaction(place, &open.member, ASK)?;
+    // The client's own flush looks every 100 ms only.
+    let deadline = Instant::now() + COMMIT;
+    while producer.in_flight_count() > 0 && Instant::now() < deadline {
+        producer.poll(POLL);
+    }
     producer.commit_transaction(COMMIT)
 }

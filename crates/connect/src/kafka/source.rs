@@ -8,6 +8,7 @@
 //! rows in silence. With `scan.on.gap = 'skip'` it goes on at the first record that is there, and
 //! says so in the ledger.
 
+use super::reach::{Complaints, Reader, reach};
 use super::{ASK, blocking, client, needed, refuse_unknown, trouble};
 use crate::decode::{Decoder, Layout, OPTIONS, Record};
 use crate::source::{
@@ -17,7 +18,7 @@ use crate::source::{
 use crate::{Error, Result, drift};
 use async_trait::async_trait;
 use kaplan_sql::catalog::ColumnDef;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -52,7 +53,7 @@ pub struct KafkaSource {
     /// A consumer group of the user's that is told how far reading has come.
     group: bool,
     decoder: Arc<Decoder>,
-    consumer: Option<Arc<BaseConsumer>>,
+    consumer: Option<Arc<Reader>>,
     /// The next offset of each partition.
     next: BTreeMap<i32, u64>,
     /// Partitions whose end was reached.
@@ -159,7 +160,7 @@ impl KafkaSource {
     /// Asks the brokers something, off the async threads.
     async fn ask<T: Send + 'static>(
         &self,
-        what: impl FnOnce(&BaseConsumer) -> Result<T> + Send + 'static,
+        what: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let consumer = self.consumer.clone();
         let consumer = consumer.ok_or_else(|| Error::unavailable("the source is not open"))?;
@@ -281,7 +282,7 @@ impl KafkaSource {
     }
 }
 
-fn bounds(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (u64, u64)>> {
+fn bounds(consumer: &Reader, topic: &str) -> Result<BTreeMap<i32, (u64, u64)>> {
     let failed = |e: KafkaError| trouble(&format!("cannot read the topic {topic}"), &e);
     let metadata = consumer.fetch_metadata(Some(topic), ASK).map_err(failed)?;
     let found = metadata.topics().iter().find(|t| t.name() == topic);
@@ -372,7 +373,7 @@ struct Polled {
 }
 
 /// Takes what is there, up to the size of a parcel, and decodes it.
-fn gather(consumer: &BaseConsumer, topic: &str, decoder: &Decoder) -> Result<Polled> {
+fn gather(consumer: &Reader, topic: &str, decoder: &Decoder) -> Result<Polled> {
     let mut parts: BTreeMap<i32, Gathered> = BTreeMap::new();
     let mut polled = Polled::default();
     let (mut rows, mut bytes, mut wait) = (0, 0, POLL_WAIT);
@@ -415,10 +416,11 @@ fn gap_or_trouble(topic: &str, error: &KafkaError) -> Error {
 #[async_trait]
 impl Source for KafkaSource {
     async fn open(&mut self, committed: &Positions) -> Result<Positions> {
-        let config = self.config.clone();
+        let (config, topic) = (self.config.clone(), self.topic.clone());
         let consumer = blocking(move || {
-            let made: Result<BaseConsumer, _> = config.create();
-            made.map_err(|e| Error::config(e.to_string()))
+            let made = config.create_with_context::<_, Reader>(Complaints::default());
+            let made = made.map_err(|e| Error::config(e.to_string()))?;
+            reach(&made, &topic, &format!("cannot read the topic {topic}")).map(|_| made)
         });
         self.consumer = Some(Arc::new(consumer.await?));
         self.next = committed

@@ -3,6 +3,7 @@
 //! A log that could lose records, or has them in more than one order, is refused by name: it would
 //! not be found out before the records are missing. Reads see committed transactions only.
 
+use super::complaints::{self, Complaints, Reader};
 use crate::held::failed;
 use crate::{Error, KafkaOptions};
 use kaplan_store::wait;
@@ -10,9 +11,10 @@ use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -21,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// How long a question to the brokers may take.
 pub(crate) const ASK: Duration = Duration::from_secs(20);
+/// The first of the waits for an answer before what the client says beside is looked at; each one
+/// is twice as long as the one before.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long nothing may come from the brokers while there is something to read.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// The wait for a record before it is looked at the time.
@@ -75,7 +80,7 @@ pub(crate) struct Topic {
     pub message_bytes: usize,
     /// Begun when it is first needed; who only reads never does.
     admin: Mutex<Option<Arc<Admin>>>,
-    consumer: Mutex<BaseConsumer>,
+    consumer: Mutex<Reader>,
 }
 
 /// What a scan comes to.
@@ -127,7 +132,7 @@ impl Topic {
         for (property, value) in reading.iter().filter(|(name, _)| config.get(name).is_none()) {
             own.set(*property, *value);
         }
-        let consumer: BaseConsumer = own
+        let consumer: Reader = own
             .set("group.id", format!("kaplan-log-{name}"))
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
@@ -135,7 +140,7 @@ impl Topic {
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
             .set("allow.auto.create.topics", "false")
-            .create()
+            .create_with_context(Complaints::default())
             .map_err(|e| setting(&name, &e))?;
         let (admin, consumer) = (Mutex::default(), Mutex::new(consumer));
         Ok(Self { name, config, message_bytes: 0, admin, consumer })
@@ -166,9 +171,7 @@ impl Topic {
 
     /// Number of partitions; 0 if there is no such topic.
     pub fn partitions(&self) -> Result<usize, Error> {
-        let consumer = self.consumer.lock();
-        let metadata = consumer.fetch_metadata(Some(&self.name), ASK);
-        let metadata = metadata.map_err(|e| self.trouble("look for", e))?;
+        let metadata = self.metadata()?;
         let Some(found) = metadata.topics().iter().find(|t| t.name() == self.name) else {
             return Ok(0);
         };
@@ -180,6 +183,29 @@ impl Topic {
                 | RDKafkaErrorCode::UnknownPartition,
             ) => Ok(0),
             Some(error) => Err(self.trouble("look for", error)),
+        }
+    }
+
+    /// What the brokers say of the topic, or why they do not; nothing is read at the time.
+    fn metadata(&self) -> Result<Metadata, Error> {
+        let (consumer, mut wait, mut waited) = (self.consumer.lock(), LOOK, Duration::ZERO);
+        loop {
+            let error = match consumer.fetch_metadata(Some(&self.name), wait) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => error,
+            };
+            waited += wait;
+            wait = (wait * 2).min(ASK.saturating_sub(waited));
+            let complaint = complaints::last(&consumer);
+            if let Some(refused) = complaint.as_ref().filter(|c| c.is_final()) {
+                let fix = "check the properties security.protocol, sasl.* and ssl.*".to_owned();
+                return Err(self.refuse(refused.reason.clone(), fix));
+            }
+            if waited >= ASK {
+                let reason = complaint.map_or_else(|| error.to_string(), |c| c.reason);
+                let fix = "check that the brokers are up, and the property security.protocol";
+                return Err(self.trouble("look for", format!("{reason}; {fix}")));
+            }
         }
     }
 
@@ -321,7 +347,7 @@ impl Topic {
 
     fn follow<T>(
         &self,
-        consumer: &BaseConsumer,
+        consumer: &Reader,
         each: &mut impl FnMut(Next<'_>) -> Result<ControlFlow<T>, Error>,
     ) -> Result<T, Error> {
         let (mut heard, mut trouble, mut at_end) = (Instant::now(), None, false);
@@ -354,7 +380,7 @@ impl Topic {
     }
 }
 
-fn hear(consumer: &BaseConsumer, wait: Duration) -> Result<Heard<'_>, KafkaError> {
+fn hear(consumer: &Reader, wait: Duration) -> Result<Heard<'_>, KafkaError> {
     Ok(match consumer.poll(wait) {
         Some(Ok(record)) => Heard::Record(record),
         Some(Err(KafkaError::PartitionEOF(_))) => Heard::End,

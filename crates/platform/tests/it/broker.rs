@@ -18,14 +18,28 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 static SHARED: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
+static SECURE: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
 
 pub struct Broker {
     dir: tempfile::TempDir,
     pub port: u16,
-    /// Where clients of the port after the next one are sent.
-    proxy: Option<u16>,
+    also: Also,
     process: Mutex<Option<Child>>,
 }
+
+/// How clients may come beside the port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Also {
+    None,
+    /// By the port after the next one, which sends them here.
+    Proxy(u16),
+    /// By ports that demand SASL, or TLS.
+    Secure,
+}
+
+/// Of the ports that demand SASL.
+pub const USER: &str = "kaplan";
+pub const PASSWORD: &str = "kaplan-secret";
 
 /// A record: partition, key, value, headers.
 pub struct Sent<'a> {
@@ -38,13 +52,13 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka.sh")
 }
 
-/// A port whose next two are free too: the controller and clients of a proxy come there.
+/// A port whose next three are free too: the controller, and clients that come otherwise.
 fn free_port() -> u16 {
     loop {
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = first.local_addr().unwrap().port();
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if port < u16::MAX - 1 && free(port + 1) && free(port + 2) {
+        if port < u16::MAX - 2 && (1..=3).all(|next| free(port + next)) {
             return port;
         }
     }
@@ -53,22 +67,35 @@ fn free_port() -> u16 {
 impl Broker {
     /// The broker that the tests share; none where there can be no broker.
     pub fn shared() -> Option<Arc<Broker>> {
-        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Broker::one(&SHARED, Also::None)
+    }
+
+    /// The same, where clients may also come by ports that demand SASL, or TLS.
+    pub fn secure() -> Option<Arc<Broker>> {
+        Broker::one(&SECURE, Also::Secure)
+    }
+
+    fn one(shared: &Mutex<Weak<Broker>>, also: Also) -> Option<Arc<Broker>> {
+        let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(broker) = shared.upgrade() {
             return Some(broker);
         }
-        let broker = Arc::new(Broker::new()?);
+        let broker = Arc::new(Broker::begin(also)?);
         *shared = Arc::downgrade(&broker);
         Some(broker)
     }
 
     /// A broker of the test's own, which it may kill.
     pub fn new() -> Option<Broker> {
-        Broker::behind(None)
+        Broker::begin(Also::None)
     }
 
     /// The same, where clients may come by a proxy, which leads to the port after the next one.
-    pub fn behind(proxy: Option<u16>) -> Option<Broker> {
+    pub fn behind(proxy: u16) -> Option<Broker> {
+        Broker::begin(Also::Proxy(proxy))
+    }
+
+    fn begin(also: Also) -> Option<Broker> {
         let fetched = Command::new(script()).arg("fetch").status().unwrap();
         if fetched.code() == Some(77) {
             assert!(std::env::var_os("CI").is_none(), "CI needs maven and java for Kafka");
@@ -77,7 +104,7 @@ impl Broker {
         }
         assert!(fetched.success(), "scripts/kafka.sh fetch: {fetched}");
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker { dir, port: free_port(), proxy, process: Mutex::new(None) };
+        let broker = Broker { dir, port: free_port(), also, process: Mutex::new(None) };
         broker.start();
         Some(broker)
     }
@@ -87,7 +114,11 @@ impl Broker {
             .arg("run")
             .arg(self.dir.path())
             .arg(self.port.to_string())
-            .args(self.proxy.map(|port| port.to_string()))
+            .args(match self.also {
+                Also::None => None,
+                Also::Proxy(port) => Some(port.to_string()),
+                Also::Secure => Some("secure".to_owned()),
+            })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -101,6 +132,23 @@ impl Broker {
         while consumer.fetch_metadata(None, Duration::from_secs(5)).is_err() {
             assert!(since.elapsed() < PATIENCE, "{}", self.log());
         }
+    }
+
+    /// `host:port` of the port that demands SASL.
+    pub fn sasl(&self) -> String {
+        assert!(self.also == Also::Secure);
+        format!("127.0.0.1:{}", self.port + 2)
+    }
+
+    /// `host:port` of the port that demands TLS.
+    pub fn tls(&self) -> String {
+        assert!(self.also == Also::Secure);
+        format!("127.0.0.1:{}", self.port + 3)
+    }
+
+    /// The certificate of the authority that the port vouches for itself with.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join("tls/ca.pem")
     }
 
     fn log(&self) -> String {
@@ -129,7 +177,7 @@ impl Broker {
 
     /// `connector = 'kafka', ..` of a topic, for `WITH (..)`; by the proxy if there is one.
     pub fn with(&self, topic: &str) -> String {
-        let port = self.proxy.unwrap_or(self.port);
+        let port = if let Also::Proxy(port) = self.also { port } else { self.port };
         format!(
             "connector = 'kafka', topic = '{topic}', \
              properties.bootstrap.server = '127.0.0.1:{port}'"

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
 
 mod archive;
+#[allow(dead_code, reason = "the log's tests and the program's examples share it")]
 mod broker;
 mod changes;
 mod clocks;
@@ -15,6 +16,7 @@ mod functions;
 mod guides;
 mod kafka;
 mod kafka_log;
+mod kafka_secure;
 mod leftovers;
 mod lifecycle;
 mod memory;
