@@ -1,17 +1,18 @@
 #!/bin/bash
 # kafka.sh fetch | run DIR PORT [PROXY | secure]: one real Apache Kafka node (KRaft) for tests.
 #   fetch      the jars of kafka.xml, by Maven, into the cache folder
-#   run        the broker on loopback in the foreground until standard input ends; state in DIR, log in
-#              DIR/out.log, the JVM's pid in DIR/pid. PORT + 1 is the controller's. A second run over
-#              the same DIR goes on where the first one ended, however that was. With PROXY, who comes
-#              by PORT + 2 is told to go on at that port: something there must lead to PORT + 2.
-#              With 'secure', PORT + 2 demands SASL (PLAIN or SCRAM-SHA-256, user kaplan, password
-#              kaplan-secret), and PORT + 3 TLS, with a certificate of the authority DIR/tls/ca.pem.
+#   run        the broker on loopback in the foreground until standard input ends; state in DIR,
+#              log in DIR/out.log, the JVM's pid in DIR/pid. PORT + 1 is the controller's. A second
+#              run over the same DIR goes on where the first one ended, however that was. With
+#              PROXY, who comes by PORT + 2 is told to go on at that port: something there must
+#              lead to PORT + 2. With 'secure', PORT + 2 demands SASL (PLAIN or SCRAM-SHA-256, user
+#              kaplan, password kaplan-secret), and PORT + 3 TLS, with a certificate of the
+#              authority DIR/tls/ca.pem.
 # Needs maven and a JDK 17 or later, for 'secure' openssl. KAFKA_LOG_LEVEL=info shows more.
 # exit: 0 done, 1 the broker did not start or ended by itself, 2 usage, 77 no jars can be had here.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 jars=${XDG_CACHE_HOME:-$HOME/.cache}/kaplan/kafka/$(cksum <"$here/kafka.xml" | cut -d' ' -f1)
 
 fetch() {
