@@ -42,9 +42,8 @@ pub fn source(spec: source::Spec) -> Result<Box<dyn Source>> {
         "kafka" => Ok(Box::new(KafkaSource::new(&spec)?)),
         postgres::CONNECTOR => Ok(Box::new(postgres::Postgres::new(spec)?)),
         name if files::CONNECTORS.contains(&name) => Ok(Box::new(files::Files::new(spec)?)),
-        "deltalake" => Err(Error::config("there is no connector that reads Delta tables").hint(
-            "of one that is only added to, its files can be read: connector = 's3' or 'file'",
-        )),
+        "delta" | "deltalake" => Err(Error::config("Delta tables are read as files")
+            .hint("write connector = 'file', 's3' or 'gcs' with FORMAT PLAIN ENCODE DELTA")),
         "mysql-cdc" => Err(Error::config("there is no connector for MySQL's binlog")
             .hint("read it with Debezium into Kafka: connector = 'kafka' .. FORMAT DEBEZIUM")),
         other => Err(unknown("source", other, &SOURCES)),

@@ -1,5 +1,6 @@
 //! Files of a folder or a bucket as a source: `connector = 'file'`, `'s3'` or `'gcs'`.
 //!
+//! - [`delta`] knows which files a Delta table has;
 //! - [`place`] lists the files that match and brings them here;
 //! - [`reading`] reads their rows from a position on;
 //! - this file goes through them, in order of their names.
@@ -12,6 +13,7 @@
 //! (permissions, a disk or network that fails) is not done: it is tried again.
 
 mod columns;
+mod delta;
 pub(crate) mod place;
 mod reading;
 mod spare;
@@ -22,6 +24,7 @@ use crate::source::{
 };
 use crate::{Error, Result, formats};
 use async_trait::async_trait;
+use delta::Table;
 use kaplan_sql::catalog::{ColumnDef, Include};
 use place::{Found, Place};
 use reading::{Fault, Plan, Reading, Step, unavailable};
@@ -44,6 +47,10 @@ const DEFAULT_REFRESH_SEC: u64 = 60;
 /// The connector.
 pub struct Files {
     place: Place,
+    /// Present where the files are those of a Delta table.
+    table: Option<Table>,
+    /// Positions to go on to before anything else is read.
+    marks: VecDeque<Parcel>,
     plan: Option<Plan>,
     target: Option<Target>,
     refresh: Duration,
@@ -81,6 +88,7 @@ impl Files {
             return Err(Error::config(format!("INCLUDE {what} is not of connector {connector}"))
                 .hint("there is INCLUDE FILE, OFFSET (the row in the file) and PAYLOAD"));
         }
+        let table = table(&spec, &place)?;
         let target = spec.targets.first().cloned();
         let plan = match &target {
             Some(target) => Some(Plan::of(&spec, target)?),
@@ -88,6 +96,8 @@ impl Files {
         };
         Ok(Files {
             place,
+            table,
+            marks: VecDeque::new(),
             plan,
             target,
             refresh: Duration::from_secs(refresh),
@@ -102,15 +112,25 @@ impl Files {
         })
     }
 
+    /// Looks what the table has that is not read yet.
+    async fn list_table(&mut self) -> Result<()> {
+        let Some(table) = &mut self.table else { return Ok(()) };
+        let next = table.next(&mut self.known, DONE).await?;
+        // There is more at once, unless it was the last version.
+        self.listed = next.ended.then(Instant::now);
+        self.marks.extend(next.marks);
+        self.pending = next.files.into();
+        check_count(self.pending.len())
+    }
+
     /// Looks what files there are.
     async fn list(&mut self) -> Result<()> {
+        if self.table.is_some() {
+            return self.list_table().await;
+        }
         let found = self.place.list().await?;
         self.listed = Some(Instant::now());
-        if found.len() > MAX_FILES {
-            let message = format!("{} files match, more than {MAX_FILES}", found.len());
-            return Err(Error::unavailable(message)
-                .hint("narrow match_pattern, or write fewer, larger files"));
-        }
+        check_count(found.len())?;
         (self.pending, self.unsettled) = (VecDeque::new(), false);
         self.changed.clear();
         let mut seen = BTreeMap::new();
@@ -157,7 +177,9 @@ impl Files {
             };
             return Ok(Some(self.refused(&file, reason.to_owned())));
         }
-        let Some(local) = self.place.fetch(&file).await? else { return Ok(None) };
+        let Some(local) = self.place.fetch(&file).await? else {
+            return if self.table.is_some() { Err(Table::missing(&file)) } else { Ok(None) };
+        };
         match plan.open(file.clone(), local, target.clone(), at).await {
             Ok(reading) => self.reading = Some(Box::new(reading)),
             Err(Fault::Passing(reason)) => return Err(unavailable(&file.name, &reason)),
@@ -184,9 +206,50 @@ impl Files {
     }
 }
 
+fn check_count(files: usize) -> Result<()> {
+    if files <= MAX_FILES {
+        return Ok(());
+    }
+    let message = format!("{files} files match, more than {MAX_FILES}");
+    Err(Error::unavailable(message).hint("narrow match_pattern, or write fewer, larger files"))
+}
+
+/// The table that a definition names with `ENCODE DELTA`.
+fn table(spec: &Spec, place: &Place) -> Result<Option<Table>> {
+    let (options, format) = (&spec.def.options, spec.def.format.as_ref());
+    let skip = match options.get(delta::SKIP).map(|value| value.to_lowercase()).as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            return Err(Error::config(format!("{} = '{other}' is not possible", delta::SKIP))
+                .hint("write 'true' or 'false'"));
+        }
+    };
+    if format.is_none_or(|format| format.encode != "delta") {
+        return match options.get(delta::SKIP) {
+            Some(_) => Err(Error::config(format!("{} is of Delta tables", delta::SKIP))
+                .hint("write FORMAT PLAIN ENCODE DELTA")),
+            None => Ok(None),
+        };
+    }
+    if options.contains_key("match_pattern") {
+        return Err(Error::config("a Delta table says itself which files it has")
+            .hint("leave match_pattern out, and name the table's folder"));
+    }
+    Table::new(place, skip).map(Some)
+}
+
 #[async_trait]
 impl Source for Files {
     async fn discover(&mut self, _upstream: Option<&str>) -> Result<Discovered> {
+        if let Some(table) = &self.table {
+            let columns = table.columns().await?;
+            let columns = columns
+                .fields()
+                .iter()
+                .map(|field| ColumnDef::new(field.name(), formats::sql_type(field.data_type())));
+            return Ok(Discovered { columns: columns.collect(), primary_key: Vec::new() });
+        }
         let found = self.place.list().await?;
         let Some(first) = found.into_iter().next() else {
             return Err(Error::config("no file matches, so the columns are not known")
@@ -209,14 +272,21 @@ impl Source for Files {
     async fn open(&mut self, committed: &Positions) -> Result<Positions> {
         self.known.clone_from(committed);
         (self.reading, self.listed) = (None, None);
+        self.marks.clear();
         self.list().await?;
         Ok(Positions::new())
     }
 
     async fn poll(&mut self) -> Result<Vec<Parcel>> {
+        if !self.marks.is_empty() {
+            return Ok(self.marks.drain(..).collect());
+        }
         if let Some(reading) = self.reading.take() {
             match reading.next().await? {
-                Step::Rows(parcel, reading) => {
+                Step::Rows(mut parcel, reading) => {
+                    if let Some(table) = &self.table {
+                        table.fill(&mut parcel)?;
+                    }
                     self.known.insert(parcel.split.clone(), parcel.position);
                     self.reading = reading;
                     return Ok(vec![*parcel]);
@@ -231,7 +301,7 @@ impl Source for Files {
         if self.is_due() {
             self.list().await?;
         }
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.marks.is_empty() {
             tokio::time::sleep(POLL_WAIT).await;
         }
         Ok(Vec::new())

@@ -17,6 +17,7 @@
 mod compact;
 mod error;
 mod files;
+mod inlet;
 mod lake;
 mod outlet;
 mod progress;
@@ -27,6 +28,7 @@ mod table;
 
 pub use compact::CompactReport;
 pub use error::Error;
+pub use inlet::{Inlet, InletFile, InletVersion};
 pub use lake::{Lake, TableSpec};
 pub use outlet::{Outlet, outlet_columns};
 pub use progress::{Producer, Progress};

@@ -392,24 +392,17 @@ impl Worker {
     /// Lets go of hands that are gone or have other shares now, and deals shares to those who are new.
     fn muster(&mut self) {
         let Some(crew) = self.crew.clone() else { return };
-        let there = crew.hands();
-        let find = |taken: &Taken| there.iter().find(|hand| Arc::ptr_eq(hand, &taken.hand));
-        let wanted: Vec<_> = self.hands.iter().map(|t| find(t).and_then(|h| h.shares())).collect();
-        let as_before =
-            |(taken, wanted): (&Taken, &Option<_>)| wanted.as_ref() == Some(&taken.range.shares);
+        let stays = |taken: &Taken| taken.hand.shares().as_ref() == Some(&taken.range.shares);
+        let changed = !self.hands.iter().all(stays);
         let full = self.hands.iter().any(|taken| taken.hand.is_full());
-        let changed = !self.hands.iter().zip(&wanted).all(as_before);
         if (full || changed) && !self.collect() {
             return;
         }
         if changed {
-            let stays = |taken: &Taken| {
-                find(taken).and_then(|h| h.shares()).as_ref() == Some(&taken.range.shares)
-            };
             self.hands.retain(stays);
         }
         let before = self.hands.len();
-        self.take_on(&there);
+        self.take_on(&crew.hands());
         if changed || self.hands.len() != before {
             self.tell();
         }

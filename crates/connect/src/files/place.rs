@@ -5,6 +5,7 @@
 //! `match_pattern` is a pattern of the path below the folder or bucket, or of the name alone when it
 //! has no `/`: `*` and `?` stand for anything but `/`, `**` for anything.
 
+use super::delta;
 use crate::{Error, Result};
 use futures::StreamExt;
 use kaplan_sql::catalog::SourceDef;
@@ -16,10 +17,17 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use url::Url;
 
 /// Options that every place has.
-const COMMON: [&str; 5] =
-    ["connector", "match_pattern", "refresh.interval.sec", "unknown_fields", "missing_fields"];
+const COMMON: [&str; 6] = [
+    "connector",
+    "match_pattern",
+    "refresh.interval.sec",
+    "unknown_fields",
+    "missing_fields",
+    delta::SKIP,
+];
 const LOCAL: [&str; 2] = ["path", "posix_fs.root"];
 const S3: [&str; 7] = [
     "s3.bucket_name",
@@ -70,6 +78,8 @@ pub struct Place {
     prefix: Option<Path>,
     pattern: Option<String>,
     shown: String,
+    /// Of the folder or bucket, with a `/` at its end.
+    url: Url,
 }
 
 impl Place {
@@ -95,6 +105,28 @@ impl Place {
             "gcs" => gcs(options, pattern),
             _ => local(options, pattern),
         }
+    }
+
+    /// What it is called in messages.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// What names of files begin with.
+    pub fn prefix(&self) -> String {
+        self.prefix.as_ref().map_or_else(String::new, |prefix| format!("{prefix}/"))
+    }
+
+    /// A store with the folder or prefix, where in it that is, and its URL.
+    pub fn root(&self) -> Result<(Arc<dyn ObjectStore>, Path, Url)> {
+        let wrong = |e: String| Error::config(format!("{} is not possible: {e}", self.shown));
+        if let Some(root) = &self.root {
+            let path = Path::from_absolute_path(root).map_err(|e| wrong(e.to_string()))?;
+            return Ok((Arc::new(LocalFileSystem::new()), path, self.url.clone()));
+        }
+        let path = self.prefix.clone().unwrap_or_default();
+        let url = self.url.join(&self.prefix()).map_err(|e| wrong(e.to_string()))?;
+        Ok((Arc::clone(&self.store), path, url))
     }
 
     /// Whether files are on this machine, where they may be found half written.
@@ -176,15 +208,22 @@ fn local(options: &BTreeMap<String, String>, mut pattern: Option<String>) -> Res
     let store = LocalFileSystem::new_with_prefix(&root)
         .map_err(|e| Error::config(format!("path = '{path}' is no folder: {e}")))?;
     let shown = format!("the folder {}", root.display());
-    Ok(Place { store: Arc::new(store), root: Some(root), prefix: None, pattern, shown })
+    let url = Url::from_directory_path(&root)
+        .map_err(|()| Error::config(format!("path = '{path}' is not absolute")))?;
+    Ok(Place { store: Arc::new(store), root: Some(root), prefix: None, pattern, shown, url })
 }
 
 fn s3(options: &BTreeMap<String, String>, pattern: Option<String>) -> Result<Place> {
     let bucket = need(options, "s3.bucket_name")?;
     let store = s3_store(bucket, options)?;
     let prefix = options.get("s3.path").map(|p| Path::from(p.as_str()));
-    let shown = format!("the bucket {bucket}");
-    Ok(Place { store, root: None, prefix, pattern, shown })
+    let (shown, url) = (format!("the bucket {bucket}"), bucket_url("s3", bucket)?);
+    Ok(Place { store, root: None, prefix, pattern, shown, url })
+}
+
+fn bucket_url(scheme: &str, bucket: &str) -> Result<Url> {
+    let wrong = |e| Error::config(format!("the bucket's name {bucket} is not possible: {e}"));
+    Url::parse(&format!("{scheme}://{bucket}/")).map_err(wrong)
 }
 
 /// A bucket of S3 with the credentials of a definition, else those of the environment.
@@ -212,8 +251,8 @@ fn gcs(options: &BTreeMap<String, String>, pattern: Option<String>) -> Result<Pl
     let bucket = need(options, "gcs.bucket_name")?;
     let store = gcs_store(bucket, options)?;
     let prefix = options.get("gcs.path").map(|p| Path::from(p.as_str()));
-    let shown = format!("the bucket {bucket}");
-    Ok(Place { store, root: None, prefix, pattern, shown })
+    let (shown, url) = (format!("the bucket {bucket}"), bucket_url("gs", bucket)?);
+    Ok(Place { store, root: None, prefix, pattern, shown, url })
 }
 
 /// The same of Google Cloud Storage.

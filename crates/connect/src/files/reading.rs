@@ -111,16 +111,16 @@ impl Plan {
         let format = spec.def.format.clone().unwrap_or_default();
         if format.form != "plain" {
             return Err(Error::config("files have FORMAT PLAIN")
-                .hint("write FORMAT PLAIN ENCODE PARQUET, CSV or JSON"));
+                .hint("write FORMAT PLAIN ENCODE PARQUET, CSV, JSON or DELTA"));
         }
         let kind = match format.encode.as_str() {
-            "parquet" => FileKind::Parquet,
+            "parquet" | "delta" => FileKind::Parquet,
             "csv" => FileKind::Csv { header: !is_true(&format, "without_header") },
             "json" => FileKind::Lines,
             other => {
                 let other = other.to_uppercase();
                 return Err(Error::config(format!("ENCODE {other} is not supported for files"))
-                    .hint("the encodings of files are PARQUET, CSV, JSON"));
+                    .hint("the encodings of files are PARQUET, CSV, JSON, DELTA"));
             }
         };
         let layout = match kind {

@@ -1,5 +1,5 @@
 //! Sinks to Delta tables, read back by another reader: every change once, over restarts, in a folder
-//! and in a bucket.
+//! and in a bucket. And Delta tables as sources, written by another writer.
 
 use crate::files::Bucket;
 use crate::sinks::settled;
@@ -233,7 +233,135 @@ async fn tables_of_a_bucket() {
         let found = read(&python, &format!("s3://lake/out/{table}"), &options);
         assert_eq!(rows(&found), expected, "{table}");
     }
+    // And read again, as a source.
+    k.sql(&format!(
+        "CREATE SOURCE again WITH (connector = 's3', s3.bucket_name = 'lake', s3.path = 'out/orders',
+           s3.region_name = 'us-east-1', s3.endpoint_url = '{}', s3.credentials.access = '{}',
+           s3.credentials.secret = '{}', refresh.interval.sec = 1) FORMAT PLAIN ENCODE DELTA",
+        bucket.get("AWS_ENDPOINT_URL"),
+        bucket.get("AWS_ACCESS_KEY_ID"),
+        bucket.get("AWS_SECRET_ACCESS_KEY"),
+    ))
+    .await;
+    k.reads("SELECT count(*), sum(amount) FROM again", &["6|9.75"]).await;
+    k.sql("INSERT INTO orders VALUES (9, 'zoe', 0.25)").await;
+    k.reads("SELECT count(*), sum(amount) FROM again", &["7|10.00"]).await;
     let shown = k.table("SHOW CREATE SINK orders_out").await.concat();
     assert!(!shown.contains(bucket.get("AWS_SECRET_ACCESS_KEY")), "{shown}");
     k.platform.close().await.unwrap();
+}
+
+/// Has another writer do something to a table.
+fn write(python: &Path, table: &str, actions: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/write_delta.py");
+    let mut write = Command::new(python);
+    write.arg(script).arg(table).args(actions);
+    tokio::task::block_in_place(|| run(&mut write)).unwrap();
+}
+
+/// Waits until a word is in `SHOW SOURCES`.
+async fn says(k: &mut Running, word: &str) {
+    for round in 0.. {
+        let shown = k.table("SHOW SOURCES").await.join("\n");
+        if shown.contains(word) {
+            return;
+        }
+        assert!(round < 200, "{shown}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+const SUMS: &str = "SELECT n, ids, days, no_day FROM sums";
+
+fn sums(to: i64) -> String {
+    let no_day = (to + 2) / 3;
+    format!("{to}|{}|{}|{no_day}", to * (to - 1) / 2, if to > 2 { 2 } else { 1 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_another_writer_is_read_once_however_it_is_compacted() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("t").display().to_string();
+    write(&python, &table, &["append:0:1000", "append:1000:1100", "compact", "append:1100:1110"]);
+    let source = |name: &str, more: &str| {
+        format!(
+            "CREATE SOURCE {name} WITH (connector = 'file', path = '{table}',
+               refresh.interval.sec = 1{more}) FORMAT PLAIN ENCODE DELTA"
+        )
+    };
+    let (dir, mut k) = Running::start("select 1").await;
+    k.sql(&source("h", "")).await;
+    k.sql(
+        "CREATE MATERIALIZED VIEW sums AS SELECT count(*) AS n, sum(id) AS ids,
+           count(DISTINCT day) AS days, count(*) FILTER (WHERE day IS NULL) AS no_day FROM h",
+    )
+    .await;
+    k.reads(SUMS, &[&sums(1110)]).await;
+    // The same rows in other files, and some more.
+    write(&python, &table, &["append:1110:1120", "compact", "append:1120:1130"]);
+    k.reads(SUMS, &[&sums(1130)]).await;
+    k.platform.close().await.unwrap();
+    drop(k);
+    write(&python, &table, &["append:1130:1140"]);
+    let mut k = Running::open(dir.path()).await;
+    k.reads(SUMS, &[&sums(1140)]).await;
+    // What was read may go.
+    write(&python, &table, &["compact", "vacuum", "append:1140:1150"]);
+    k.reads(SUMS, &[&sums(1150)]).await;
+    k.verify("sums").await;
+
+    // Rows that go are said, and nothing is read past them.
+    k.sql(&source("other", ", skip.change.commits = 'true'")).await;
+    k.reads("SELECT count(*) FROM other", &["1150"]).await;
+    write(&python, &table, &["delete:7", "append:1150:1160"]);
+    says(&mut k, "takes rows away").await;
+    k.reads("SELECT count(*) FROM other", &["1160"]).await;
+    k.reads("SELECT count(*) FROM other_errors", &["1"]).await;
+    assert_eq!(k.table(SUMS).await, [sums(1150)]);
+    for (sql, word) in [
+        (source("x", ", match_pattern = '*'"), "leave match_pattern out"),
+        (source("x", ", skip.change.commits = 'perhaps'"), "'true' or 'false'"),
+        (source("x", "").replace(&table, &folder.path().display().to_string()), "no Delta table"),
+    ] {
+        let error = k.fails(&sql).await;
+        let text = format!("{} {}", error.message, error.hint.unwrap_or_default());
+        assert!(text.contains(word), "{sql}: {text}");
+    }
+    k.platform.close().await.unwrap();
+}
+
+/// A file of the beginning that is gone before it was read is said, and not left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_gone_before_they_are_read_stop_the_source() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("t").display().to_string();
+    write(&python, &table, &["append:0:10"]);
+    for entry in walk(folder.path()) {
+        std::fs::remove_file(entry).unwrap();
+    }
+    let (_dir, mut k) = Running::start("select 1").await;
+    k.sql(&format!(
+        "CREATE SOURCE h (id bigint) WITH (connector = 'file', path = '{table}',
+           refresh.interval.sec = 1) FORMAT PLAIN ENCODE DELTA"
+    ))
+    .await;
+    says(&mut k, "was the table vacuumed?").await;
+    assert_eq!(k.table("SELECT count(*) FROM h").await, ["0"]);
+    k.platform.close().await.unwrap();
+}
+
+/// The Parquet files below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.ends_with("_delta_log") => {}
+            true => found.extend(walk(&path)),
+            false => found.push(path),
+        }
+    }
+    found
 }
