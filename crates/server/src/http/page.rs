@@ -402,6 +402,7 @@ pub(super) mod tests {
             }],
             sources: vec![connector("clicks", "retrying", (1_234, "records"))],
             sinks: vec![connector("copy", "running", (0, "commits"))],
+            workers: Vec::new(),
         }
     }
 
