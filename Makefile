@@ -25,7 +25,7 @@ BENCH ?=
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 export SEED
 FULL_CASES := 10000
-FULL_ROUNDS := 200
+FULL_ROUNDS := 500
 FULL_STEPS := 1000000
 FULL_FUZZ_SECONDS := 300
 # What a full run of it passes even on a slow machine.
