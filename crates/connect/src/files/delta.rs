@@ -16,7 +16,7 @@ use super::place::{Found, Place};
 use crate::source::{Parcel, Positions, Rejected};
 use crate::{Error, Kind, Result};
 use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use kaplan_lake::{Inlet, InletFile};
 use std::collections::{BTreeMap, VecDeque};
@@ -171,7 +171,12 @@ fn filled(
             Some(value) => {
                 let texts = std::iter::repeat_n(value, rows.num_rows());
                 let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
-                cast(&texts, data_type)?
+                // What does not read as the column's type is an error, and not NULL.
+                cast_with_options(
+                    &texts,
+                    data_type,
+                    &CastOptions { safe: false, ..CastOptions::default() },
+                )?
             }
         };
     }
