@@ -12,7 +12,7 @@
 //! table is compacted meanwhile. A table is only added to: a version that takes rows away stops the source,
 //! visibly, unless `skip.change.commits` says that such versions are passed over.
 
-use super::place::{Found, Place};
+use super::place::{Found, Place, listed};
 use crate::source::{Parcel, Positions, Rejected};
 use crate::{Error, Kind, Result};
 use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
@@ -33,6 +33,7 @@ const VERSIONS_AT_ONCE: usize = 100;
 pub(super) struct Table {
     inlet: Inlet,
     skip: bool,
+    local: bool,
     /// Path of the table within the place, with a `/` behind it, or nothing.
     prefix: String,
     /// Columns that are not in the files that are to be read, by file.
@@ -55,7 +56,8 @@ impl Table {
         let (store, path, url) = place.root()?;
         let prefix = place.prefix();
         let inlet = Inlet::new(place.shown().to_owned(), &store, &path, &url);
-        Ok(Self { inlet, skip, prefix, constants: BTreeMap::new() })
+        let (local, constants) = (place.is_local(), BTreeMap::new());
+        Ok(Self { inlet, skip, local, prefix, constants })
     }
 
     /// The columns as they are.
@@ -104,7 +106,9 @@ impl Table {
                     }
                 }
             };
-            for (file, constants) in files.into_iter().map(|file| found(&self.prefix, file)) {
+            for file in files {
+                let name = format!("{}{}", self.prefix, listed(self.local, &file.path));
+                let (file, constants) = found(name, file);
                 if known.get(&file.name).is_some_and(|at| *at >= done) {
                     continue;
                 }
@@ -141,8 +145,7 @@ impl Table {
 }
 
 /// A file, and the columns that are not in it.
-fn found(prefix: &str, file: InletFile) -> (Found, Vec<(String, Option<String>)>) {
-    let name = format!("{prefix}{}", file.path);
+fn found(name: String, file: InletFile) -> (Found, Vec<(String, Option<String>)>) {
     let modified_us = file.modified_ms.saturating_mul(1_000);
     (Found { name, size: file.bytes, modified_us }, file.partition)
 }

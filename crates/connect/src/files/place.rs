@@ -153,11 +153,14 @@ impl Place {
 
     /// A file, here; none when it is gone.
     pub async fn fetch(&self, file: &Found) -> Result<Option<Local>> {
+        // The name is the one that was listed: characters such as # and % are written otherwise on disk.
+        let location = Path::parse(&file.name).map_err(|e| self.failed(&e.into()))?;
         if let Some(root) = &self.root {
-            let path = root.join(&file.name);
+            let folder = LocalFileSystem::new_with_prefix(root).map_err(|e| self.failed(&e))?;
+            let path = folder.path_to_filesystem(&location).map_err(|e| self.failed(&e))?;
             return Ok(path.is_file().then_some(Local::There(path)));
         }
-        let got = match self.store.get(&Path::from(file.name.as_str())).await {
+        let got = match self.store.get(&location).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             got => got.map_err(|e| self.failed(&e))?,
         };
@@ -180,6 +183,14 @@ impl Place {
     fn failed(&self, error: &object_store::Error) -> Error {
         Error::unavailable(format!("{} cannot be read: {error}", self.shown))
             .hint("check that it is there, and that the credentials may list and read it")
+    }
+}
+
+/// What a file is listed as that lies at this path.
+pub fn listed(local: bool, path: &str) -> String {
+    match local {
+        true => Path::from(path).as_ref().to_owned(),
+        false => path.to_owned(),
     }
 }
 
