@@ -93,7 +93,10 @@ impl Table {
                 Some(version) => {
                     let found = self.inlet.version(version).await.map_err(|e| failed(&e))?;
                     let Some(found) = found else {
-                        if self.latest().await? > version {
+                        // It may have been written since; then it is found the next time.
+                        let later = self.latest().await? > version;
+                        let read = self.inlet.version(version).await.map_err(|e| failed(&e))?;
+                        if later && read.is_none() {
                             return Err(gap(version, "its entry in the log is gone"));
                         }
                         next.ended = true;
