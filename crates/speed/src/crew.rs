@@ -147,9 +147,15 @@ impl Share {
         streams: Streams,
         shelf: Option<Arc<dyn Shelf>>,
     ) -> Result<Self> {
-        let reads = views.iter().flat_map(|(view, _)| &view.sources);
-        let ids = reads.filter_map(|source| Some(streams.named(&source.stream)?.id));
-        let needed = ids.collect();
+        let mut needed = BTreeSet::new();
+        for source in views.iter().flat_map(|(view, _)| &view.sources) {
+            // Without it the view would lack its rows, and nobody would know.
+            let unknown = || kaplan_sql::Error::Unsupported {
+                construct: format!("stream {}", source.stream),
+                hint: "it is not among the definitions".into(),
+            };
+            needed.insert(streams.named(&source.stream).ok_or_else(unknown)?.id);
+        }
         let mut share = Self {
             views: Vec::with_capacity(views.len()),
             needed,
