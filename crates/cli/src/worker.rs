@@ -13,6 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// A server that does not answer a turn for this long is gone.
 const TURN_LIMIT: Duration = Duration::from_secs(10);
+/// So long a server waits for what it has asked for; later it has given it up.
+const PARTS_LIMIT: Duration = Duration::from_secs(30);
 
 /// Arguments of `kaplan worker`.
 #[derive(Args, Debug)]
@@ -110,7 +112,7 @@ impl Link for Http {
 
     async fn parts(&self, number: u64, parts: Vec<u8>) -> Result<(), Error> {
         let request = self.client.post(&self.path("parts")).map_err(error)?;
-        let request = request.query(&[("number", number)]).body(parts);
+        let request = request.query(&[("number", number)]).timeout(PARTS_LIMIT).body(parts);
         self.client.done(request).await.map(drop).map_err(error)
     }
 }
