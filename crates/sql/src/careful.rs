@@ -1,6 +1,7 @@
 //! Rules of DataFusion, kept from the plans that they would get wrong. A plan that a rule is kept from
 //! is slower and right.
 
+use crate::dependencies;
 use crate::forget::Forget;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -113,7 +114,7 @@ pub(crate) fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         "single_distinct_aggregation_to_group_by" => Arc::new(CarefulSingleDistinct) as _,
         _ => rule,
     };
-    Optimizer::new().rules.into_iter().map(careful).collect()
+    dependencies::unread(Optimizer::new().rules.into_iter().map(careful).collect())
 }
 
 /// DataFusion's physical rules, some of them careful ones. Without the one that answers aggregates

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod clock;
 pub mod compile;
 mod connectors;
+pub mod dependencies;
 pub mod dialect;
 mod emit;
 mod error;

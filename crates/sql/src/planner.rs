@@ -7,6 +7,7 @@ use crate::careful::{self, CarefulPushDown};
 use crate::catalog::FunctionDef;
 use crate::clock;
 use crate::compile::CompiledView;
+use crate::dependencies::{self, WithoutDependencies};
 use crate::dialect::{self, Functions};
 use crate::{Error, Result};
 use crate::{refused, rewrite, subqueries};
@@ -195,6 +196,7 @@ impl Planner {
             .with_config(config)
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_relation_planners(vec![Arc::new(WithoutDependencies)])
             .with_optimizer_rules(careful::logical_rules())
             .with_physical_optimizer_rules(careful::physical_rules());
         let mut base = crate::functions::register(builder).build();
@@ -422,7 +424,7 @@ pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    vec![
+    dependencies::unread(vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
         // Before subqueries become joins, which would stand between a condition and the tables that
@@ -440,7 +442,7 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(CarefulPushDown),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
-    ]
+    ])
 }
 
 /// The columns of a plan as an Arrow schema with plain names. All are nullable: optimizer rules keep

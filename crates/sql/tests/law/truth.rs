@@ -12,6 +12,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use kaplan_circuit::{Clocks, Form};
+use kaplan_sql::dependencies::{WithoutDependencies, unread};
 use kaplan_sql::dialect::{hop_starts, parse_query, session_bounds};
 use kaplan_sql::{CompiledView, Planner, functions};
 use std::sync::Arc;
@@ -124,7 +125,7 @@ async fn run_in(
 }
 
 /// DataFusion answers wrongly where it pushes filters below aggregates without groups, finds columns
-/// by names that two of them have, or takes the sum of a constant from statistics.
+/// by names that two of them have, rests on dependencies, or takes the sum of a constant from statistics.
 fn without_wrong_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     let stays = |name: &str| {
         let wrong =
@@ -134,7 +135,10 @@ fn without_wrong_rules(builder: SessionStateBuilder) -> SessionStateBuilder {
     let (mut logical, mut physical) = (Optimizer::new().rules, PhysicalOptimizer::new().rules);
     logical.retain(|rule| stays(rule.name()));
     physical.retain(|rule| stays(rule.name()));
-    builder.with_optimizer_rules(logical).with_physical_optimizer_rules(physical)
+    builder
+        .with_relation_planners(vec![Arc::new(WithoutDependencies)])
+        .with_optimizer_rules(unread(logical))
+        .with_physical_optimizer_rules(physical)
 }
 
 pub fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>, DataFusionError> {
