@@ -14,7 +14,7 @@ use crate::linear::LinearSpec;
 use crate::recompute::distinct_keys;
 use crate::split::Split;
 use crate::trace::{Merge, consolidate};
-use crate::{Delta, GroupTable, Input, Operator, Result, Trace};
+use crate::{Delta, GroupTable, Input, Operator, Panes, Result, Trace};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
@@ -52,6 +52,8 @@ pub struct AggregateSpec {
     pub state_schema: SchemaRef,
     /// Group columns, then one column a function.
     pub output_schema: SchemaRef,
+    /// How its states are made by pane, where rows are in several windows.
+    pub panes: Option<Panes>,
 }
 
 impl AggregateSpec {
@@ -81,6 +83,7 @@ impl AggregateSpec {
             aggregates,
             state_schema: Arc::new(Schema::new(state_fields)),
             output_schema,
+            panes: None,
         })
     }
 
@@ -102,7 +105,8 @@ impl AggregateSpec {
     pub fn describe(&self) -> String {
         let group: Vec<_> = self.group.iter().map(ToString::to_string).collect();
         let calls: Vec<_> = self.aggregates.iter().map(|a| a.function.name()).collect();
-        format!("group=[{}] aggregates=[{}]", group.join(", "), calls.join(", "))
+        let panes = if self.panes.is_some() { " by pane" } else { "" };
+        format!("group=[{}] aggregates=[{}]{panes}", group.join(", "), calls.join(", "))
     }
 }
 
@@ -154,14 +158,8 @@ impl Aggregate {
     }
 
     /// The new values of the touched groups from partial states.
-    fn step_states(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
-        let Memory::States(trace) = &mut self.memory else {
-            return Ok((
-                RecordBatch::new_empty(SchemaRef::clone(&self.spec.output_schema)),
-                vec![],
-            ));
-        };
-        let fresh = self.spec.states_of(deltas)?;
+    fn step_states(&mut self, fresh: RecordBatch) -> Result<(RecordBatch, Vec<ArrayRef>)> {
+        let Memory::States(trace) = &mut self.memory else { return self.no_values() };
         let keys = fresh.columns()[..self.spec.group.len()].to_vec();
         let hashes = hash_arrays(&keys, fresh.num_rows())?;
         let mut table = GroupTable::new(&self.spec)?;
@@ -175,9 +173,7 @@ impl Aggregate {
 
     /// The new values of the touched groups from their sums.
     fn step_sums(&mut self, deltas: &[Delta]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
-        let Memory::Sums(trace, linear) = &mut self.memory else {
-            return self.step_states(deltas);
-        };
+        let Memory::Sums(trace, linear) = &mut self.memory else { return self.no_values() };
         let fresh = linear.states_of(deltas)?;
         let keys = fresh.columns()[..self.spec.group.len()].to_vec();
         // The one group of a global aggregate is touched even when the changes cancel.
@@ -209,7 +205,7 @@ impl Aggregate {
             None => Vec::new(),
         };
         let hashes = hash_arrays(&keys, keys.first().map_or(1, |k| k.len()))?;
-        let Memory::Rows(trace) = &mut self.memory else { return self.step_states(deltas) };
+        let Memory::Rows(trace) = &mut self.memory else { return self.no_values() };
         for delta in keyed {
             trace.insert(delta)?;
         }
@@ -227,6 +223,10 @@ impl Aggregate {
             table.update(&input.expand()?)?;
         }
         Ok((table.into_values()?, keys))
+    }
+
+    fn no_values(&self) -> Result<(RecordBatch, Vec<ArrayRef>)> {
+        Ok((RecordBatch::new_empty(SchemaRef::clone(&self.spec.output_schema)), Vec::new()))
     }
 
     /// New rows minus what was emitted before for the same groups.
@@ -254,15 +254,22 @@ impl Operator for Aggregate {
     }
 
     fn step(&mut self, input: &Input<'_>) -> Result<Vec<Delta>> {
-        let deltas = concat_deltas(self.input.step(input)?)?;
         let first_global = self.spec.group.is_empty() && self.emitted.is_empty();
-        if deltas.is_empty() && !first_global {
-            return Ok(Vec::new());
-        }
-        let (new, keys) = match self.memory {
-            Memory::States(_) => self.step_states(&deltas)?,
-            Memory::Sums(..) => self.step_sums(&deltas)?,
-            Memory::Rows(_) => self.step_rows(&deltas)?,
+        let (new, keys) = if let Memory::States(_) = self.memory {
+            let fresh = self.spec.step(self.input.as_mut(), input)?;
+            if fresh.num_rows() == 0 && !first_global {
+                return Ok(Vec::new());
+            }
+            self.step_states(fresh)?
+        } else {
+            let deltas = concat_deltas(self.input.step(input)?)?;
+            if deltas.is_empty() && !first_global {
+                return Ok(Vec::new());
+            }
+            match self.memory {
+                Memory::Sums(..) => self.step_sums(&deltas)?,
+                _ => self.step_rows(&deltas)?,
+            }
         };
         self.difference(new, &keys)
     }

@@ -206,9 +206,9 @@ impl Circuit {
         };
         match &mut self.root {
             Root::States { input: node, spec } => {
-                let deltas = node.step(input)?;
-                if !deltas.is_empty() {
-                    generation.trace.insert(Delta::insert(spec.states_of(&deltas)?))?;
+                let fresh = spec.step(node.as_mut(), input)?;
+                if fresh.num_rows() > 0 {
+                    generation.trace.insert(Delta::insert(fresh))?;
                 }
                 Ok(Vec::new())
             }

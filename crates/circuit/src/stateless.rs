@@ -5,7 +5,9 @@ use crate::delta::{batch_of, true_rows};
 use crate::operator::relabel;
 use crate::split::Split;
 use crate::{Delta, Error, Input, Operator, Result};
-use arrow::array::{Array, AsArray, ListArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, UInt32Array,
+};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use std::sync::Arc;
@@ -163,33 +165,37 @@ pub struct Unnest {
 
 impl Unnest {
     fn unnest(&self, delta: &Delta) -> Result<Delta> {
-        let list: &ListArray = delta
-            .rows
-            .column(self.column)
-            .as_list_opt()
-            .ok_or_else(|| Error::Damaged("unnest of a column that is not a list".into()))?;
-        let (mut rows, mut elements) = (Vec::new(), Vec::new());
-        for row in 0..list.len() {
-            if list.is_null(row) {
-                if self.keep_nulls {
-                    rows.push(row as u32);
-                    elements.push(None);
-                }
-                continue;
-            }
-            let (from, to) = (list.value_offsets()[row], list.value_offsets()[row + 1]);
-            for element in from..to {
-                rows.push(row as u32);
-                elements.push(Some(element as u32));
-            }
-        }
-        let values = arrow::compute::take(list.values(), &UInt32Array::from(elements), None)?;
-        let taken = delta.take(&UInt32Array::from(rows))?;
+        let (rows, values) = unnested(delta.rows.column(self.column), self.keep_nulls)?;
+        let taken = delta.take(&rows)?;
         let mut columns = taken.rows.columns().to_vec();
         columns[self.column] = values;
         let rows = RecordBatch::try_new(SchemaRef::clone(&self.schema), columns)?;
         Ok(Delta { rows, weights: taken.weights })
     }
+}
+
+/// The elements of all lists, and for each the row whose list it is in.
+pub(crate) fn unnested(lists: &ArrayRef, keep_nulls: bool) -> Result<(UInt32Array, ArrayRef)> {
+    let list: &ListArray = lists
+        .as_list_opt()
+        .ok_or_else(|| Error::Damaged("unnest of a column that is not a list".into()))?;
+    let (mut rows, mut elements) = (Vec::new(), Vec::new());
+    for row in 0..list.len() {
+        if list.is_null(row) {
+            if keep_nulls {
+                rows.push(row as u32);
+                elements.push(None);
+            }
+            continue;
+        }
+        let (from, to) = (list.value_offsets()[row], list.value_offsets()[row + 1]);
+        for element in from..to {
+            rows.push(row as u32);
+            elements.push(Some(element as u32));
+        }
+    }
+    let values = arrow::compute::take(list.values(), &UInt32Array::from(elements), None)?;
+    Ok((UInt32Array::from(rows), values))
 }
 
 impl Operator for Unnest {

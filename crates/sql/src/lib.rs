@@ -19,6 +19,7 @@ pub mod functions;
 mod grouping_sets;
 pub mod lower;
 mod orders;
+mod panes;
 pub mod planner;
 mod recompute;
 mod refused;

@@ -4,7 +4,7 @@
 use crate::compile::{COMMIT_POSITION, SourceInfo, WEIGHT_POSITION};
 use crate::planner::{StreamTable, hidden};
 use crate::temporal::{self, TemporalJoin};
-use crate::{Error, Result, clock, grouping_sets, recompute, ties, top};
+use crate::{Error, Result, clock, grouping_sets, panes, recompute, ties, top};
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -463,12 +463,19 @@ fn check_aggregates(aggregate: &logical::Aggregate) -> Result<()> {
 }
 
 fn aggregate_spec(aggregate: &logical::Aggregate) -> Result<Arc<AggregateSpec>> {
+    let mut spec = plain_spec(aggregate)?;
+    spec.panes = panes::of(aggregate, &spec)?;
+    Ok(Arc::new(spec))
+}
+
+/// An aggregate as it stands.
+pub(crate) fn plain_spec(aggregate: &logical::Aggregate) -> Result<AggregateSpec> {
     let schema = aggregate.input.schema();
     let input_schema = arrow_schema(&aggregate.input);
     let group = physical(&aggregate.group_expr, schema)?;
     let functions = aggregate_functions(aggregate)?;
     let output = canonical_groups(&group, &input_schema, aggregate)?;
-    Ok(Arc::new(AggregateSpec::new(input_schema, group, functions, output)?))
+    Ok(AggregateSpec::new(input_schema, group, functions, output)?)
 }
 
 /// The aggregate functions over the input's columns.

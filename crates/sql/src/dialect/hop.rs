@@ -4,7 +4,7 @@
 //! window. Seconds and milliseconds are read as microseconds, so that every start can be said.
 
 use arrow::array::{
-    ArrayRef, AsArray, ListArray, PrimitiveArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, ListArray, PrimitiveArray, TimestampMicrosecondArray,
     TimestampNanosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
@@ -22,22 +22,46 @@ use std::sync::Arc;
 /// The function's name in SQL.
 pub const HOP_STARTS: &str = "kaplan_hop_starts";
 
+/// The name of the function that gives the pane of a row, the first moment at which all rows are in the
+/// same windows as it is. It takes what [`HOP_STARTS`] takes, and stands in circuits only.
+pub(crate) const HOP_PANE: &str = "kaplan_hop_pane";
+
 /// The function, to be registered in every session that runs rewritten queries.
 #[must_use]
 pub fn hop_starts() -> ScalarUDF {
-    ScalarUDF::new_from_impl(HopStarts {
+    function(Part::Starts)
+}
+
+/// The function called [`HOP_PANE`].
+pub(crate) fn hop_pane() -> ScalarUDF {
+    function(Part::Pane)
+}
+
+fn function(part: Part) -> ScalarUDF {
+    ScalarUDF::new_from_impl(Hop {
         signature: Signature::user_defined(Volatility::Immutable),
+        part,
     })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct HopStarts {
-    signature: Signature,
+enum Part {
+    Starts,
+    Pane,
 }
 
-impl ScalarUDFImpl for HopStarts {
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Hop {
+    signature: Signature,
+    part: Part,
+}
+
+impl ScalarUDFImpl for Hop {
     fn name(&self) -> &str {
-        HOP_STARTS
+        match self.part {
+            Part::Starts => HOP_STARTS,
+            Part::Pane => HOP_PANE,
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -64,9 +88,10 @@ impl ScalarUDFImpl for HopStarts {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types.first() {
-            Some(ts) => Ok(DataType::new_list(ts.clone(), true)),
-            None => plan_err!("{HOP_STARTS} takes a timestamp, the slide and the size"),
+        match (types.first(), &self.part) {
+            (Some(ts), Part::Starts) => Ok(DataType::new_list(ts.clone(), true)),
+            (Some(ts), Part::Pane) => Ok(ts.clone()),
+            (None, _) => plan_err!("{HOP_STARTS} takes a timestamp, the slide and the size"),
         }
     }
 
@@ -84,6 +109,17 @@ impl ScalarUDFImpl for HopStarts {
             size: i128::from(positive(size)?) * unit,
         };
         windows.check()?;
+        if self.part == Part::Pane {
+            return match ts.data_type() {
+                DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                    Ok(windows.panes(ts.as_primitive::<TimestampMicrosecondType>()))
+                }
+                DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+                    Ok(windows.panes(ts.as_primitive::<TimestampNanosecondType>()))
+                }
+                other => exec_err!("HOP needs a timestamp column, this one is {other}"),
+            };
+        }
         let list = match ts.data_type() {
             DataType::Timestamp(TimeUnit::Microsecond, zone) => {
                 windows.list(ts.as_primitive::<TimestampMicrosecondType>(), |starts| {
@@ -135,6 +171,25 @@ impl Windows {
         (0..count).rev().filter_map(move |n| i64::try_from(last - n * slide).ok())
     }
 
+    /// The pane of each timestamp; the first one may begin before what the type can hold.
+    fn panes<T: ArrowPrimitiveType<Native = i64>>(&self, ts: &PrimitiveArray<T>) -> ColumnarValue {
+        let width = self.pane();
+        let panes = ts.unary::<_, T>(|ts| match i64::try_from(width) {
+            Ok(width) => ts.div_euclid(width).checked_mul(width).unwrap_or(ts),
+            Err(_) => ts,
+        });
+        ColumnarValue::Array(Arc::new(panes.with_data_type(ts.data_type().clone())))
+    }
+
+    /// The greatest length that divides slide and size.
+    fn pane(&self) -> i128 {
+        let (mut a, mut b) = (self.size, self.slide);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    }
+
     fn list<T: ArrowPrimitiveType<Native = i64>>(
         &self,
         ts: &PrimitiveArray<T>,
@@ -172,6 +227,24 @@ mod tests {
                 let fast: Vec<i64> = windows.starts(ts).collect();
                 assert_eq!(fast, slow, "ts {ts}, slide {slide}, size {size}");
             }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_pane_are_in_the_same_windows() {
+        for (slide, size) in [(5, 10), (5, 12), (10, 5), (1, 4), (7, 7), (3, 20), (4, 6)] {
+            let windows = Windows { slide, size };
+            let times = (-50..50).chain([i64::MIN, i64::MIN + 1, i64::MAX]);
+            let times = TimestampMicrosecondArray::from_iter_values(times);
+            let panes = windows.panes(&times).into_array(times.len()).unwrap();
+            let panes = panes.as_primitive::<TimestampMicrosecondType>();
+            for (ts, pane) in times.values().iter().zip(panes.values()) {
+                assert!(pane <= ts, "{ts} is before its pane {pane}");
+                assert!(windows.starts(*ts).eq(windows.starts(*pane)), "{ts} in pane {pane}");
+            }
+            let distinct: std::collections::BTreeSet<_> = panes.values()[..100].iter().collect();
+            let width = usize::try_from(windows.pane()).unwrap();
+            assert!(distinct.len() <= 100 / width + 2, "{} panes", distinct.len());
         }
     }
 

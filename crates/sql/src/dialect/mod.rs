@@ -34,6 +34,7 @@ pub use connector::{AlterConnector, CreateSink, CreateSource};
 pub use error::{Error, Kind, Result};
 pub(crate) use function::inline;
 pub use function::{Functions, called, closed};
+pub(crate) use hop::hop_pane;
 pub use hop::{HOP_STARTS, hop_starts};
 pub use point::{PointRead, PointValue, point_read};
 pub use relations::relations;

@@ -37,6 +37,9 @@ const FRONT: &[&str] = &[
     "+s 1|7|0.5,+s 1|6|0.5,+s 1|5|0.5,+s 2|9|NaN,+s 2|9|1.0,+s 3|1|0.0",
 ];
 
+/// Events for windows.
+const E: &str = "stream e: k integer, at timestamp, x integer, f double precision";
+
 /// A table with a key, and rows of a stream before, with and after its changes.
 const R: &str = "keyed r: k integer, rate integer, name text";
 const RATES: &[&str] = &[
@@ -575,6 +578,93 @@ pub const CASES: &[Written] = &[
         views: &["SELECT k, x, (SELECT 7 FROM (SELECT sum(x) AS a, count(*) AS n FROM s) AS u \
              GROUP BY CUBE (a, n) LIMIT 2) AS y FROM s"],
         commits: &["+s 1|1|0.5", "+s 2|2|0.5"],
+    },
+    Written {
+        name: "by pane: functions and keys of rows and of windows",
+        tables: &[E],
+        views: &["SELECT window_end, k, count(*) AS n, sum(x) AS s, max(f) AS m, avg(x) AS a, \
+             count(DISTINCT x) AS d, count(x) FILTER (WHERE f > 0.2) AS c, date_trunc('hour', window_start) AS h \
+             FROM HOP(e, at, INTERVAL '2 minutes', INTERVAL '10 minutes') \
+             GROUP BY k, window_end, date_trunc('hour', window_start)"],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
+            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
+            "",
+            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
+        ],
+    },
+    Written {
+        name: "by pane: a slide that does not divide the size, keys that are computed",
+        tables: &[E],
+        views: &["SELECT window_start, k % 2 AS odd, f, count(*) AS n, min(x + k) AS m \
+             FROM HOP(e, at, INTERVAL '4 minutes', INTERVAL '6 minutes') AS h \
+             GROUP BY window_start, k % 2, f"],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
+            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
+            "",
+            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
+        ],
+    },
+    Written {
+        name: "by pane: all windows in one group, and none of the window in a key",
+        tables: &[E],
+        views: &[
+            "SELECT k, count(*) AS n, sum(x) AS s \
+             FROM HOP(e, at, INTERVAL '1 minutes', INTERVAL '3 minutes') GROUP BY k",
+            "SELECT count(*) AS n, sum(s) AS s FROM v0",
+        ],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
+            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
+            "",
+            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
+        ],
+    },
+    Written {
+        name: "by pane: an aggregate without groups",
+        tables: &[E],
+        views: &["SELECT count(*) AS n, sum(x) AS s, max(f) AS m \
+             FROM HOP(e, at, INTERVAL '2 minutes', INTERVAL '6 minutes')"],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
+            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
+            "",
+            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
+        ],
+    },
+    Written {
+        name: "not by pane: a key and a function of row and window",
+        tables: &[E],
+        views: &[
+            "SELECT window_start - at AS late, k, count(*) AS n FROM \
+             HOP(e, at, INTERVAL '2 minutes', INTERVAL '6 minutes') GROUP BY window_start - at, k",
+            "SELECT k, window_start, max(window_end - at) AS late FROM \
+             HOP(e, at, INTERVAL '2 minutes', INTERVAL '6 minutes') GROUP BY k, window_start \
+             UNION ALL SELECT k, NULL, late FROM v0",
+        ],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
+            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
+            "",
+            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
+        ],
+    },
+    Written {
+        name: "by pane below others: the windows with the most rows",
+        tables: &[E],
+        views: &[
+            "SELECT window_start, k, count(*) AS n \
+             FROM HOP(e, at, INTERVAL '2 minutes', INTERVAL '10 minutes') GROUP BY window_start, k",
+            "SELECT v0.window_start, v0.k, v0.n FROM v0 JOIN (SELECT window_start, max(n) AS most \
+             FROM v0 GROUP BY window_start) AS m ON v0.window_start = m.window_start AND v0.n >= m.most",
+        ],
+        commits: &[
+            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
+            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
+            "",
+            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
+        ],
     },
 ];
 
