@@ -337,7 +337,9 @@ impl Platform {
                 let known = (&progress, &mut clocks);
                 let state =
                     recover::state(&planner, &stored, &streams, &lake, &log, known, &session);
-                Sequencer::start(Arc::clone(&log), Arc::clone(&clock), state.await?, limits)?
+                let mut state = state.await?;
+                state.count_in(Arc::clone(&memory.state));
+                Sequencer::start(Arc::clone(&log), Arc::clone(&clock), state, limits)?
             }
         };
         phases.ended("keys and rows that writes need");

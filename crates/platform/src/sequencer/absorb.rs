@@ -156,6 +156,7 @@ impl State {
                 table.settle().map_err(|e| e.stream(name))?;
             }
         }
+        self.count();
         Ok(())
     }
 }

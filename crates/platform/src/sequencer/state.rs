@@ -16,8 +16,9 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use kaplan_base::limits::MAX_COMMIT_BYTES;
 use kaplan_base::{Lsn, StreamId};
-use kaplan_circuit::{Delta, decode_delta, encode_delta};
+use kaplan_circuit::{Delta, Shelf, decode_delta, encode_delta};
 use kaplan_log::{Commit, Write};
+use kaplan_speed::Memory;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -42,6 +43,10 @@ pub struct State {
     staged: Vec<Mark>,
     /// Most bytes of one commit.
     commit_bytes: usize,
+    /// What rows of tables and remembered keys take, staged ones included.
+    pub(super) held: usize,
+    /// Where that is counted, and as how much.
+    memory: Option<(Arc<Memory>, usize)>,
     /// Whether a commit of the log's tail was absorbed.
     pub(super) absorbed: bool,
 }
@@ -104,6 +109,8 @@ impl State {
             producers: Producers::default(),
             staged: Vec::new(),
             commit_bytes: MAX_COMMIT_BYTES,
+            held: 0,
+            memory: None,
             absorbed: false,
         }
     }
@@ -111,6 +118,21 @@ impl State {
     /// Has commits hold at most so many bytes.
     pub fn limit_commits(&mut self, bytes: usize) {
         self.commit_bytes = bytes.min(MAX_COMMIT_BYTES);
+    }
+
+    /// Has rows of tables and remembered keys count against this memory. What would make them more than
+    /// there is of it is refused; what is there already stays.
+    pub fn count_in(&mut self, memory: Arc<Memory>) {
+        self.memory = Some((memory, 0));
+        self.count();
+    }
+
+    /// Tells the memory what is held now that nothing is staged.
+    pub(super) fn count(&mut self) {
+        self.held = self.streams.values().map(Stream::held).sum();
+        if let Some((memory, told)) = &mut self.memory {
+            memory.count(std::mem::replace(told, self.held), self.held);
+        }
     }
 
     /// Adds an empty stream or table.
@@ -133,7 +155,9 @@ impl State {
     /// There is no such stream, or its rows cannot have the new columns.
     pub fn redefine_stream(&mut self, definition: Definition) -> Result<()> {
         let id = definition.def.id;
-        self.streams.get_mut(&id).ok_or_else(|| unknown(id))?.redefine(definition)
+        self.streams.get_mut(&id).ok_or_else(|| unknown(id))?.redefine(definition)?;
+        self.count();
+        Ok(())
     }
 
     /// Forgets a stream. Nothing may be staged.
@@ -141,7 +165,9 @@ impl State {
     /// # Errors
     /// There is no such stream.
     pub fn forget_stream(&mut self, stream: StreamId) -> Result<()> {
-        self.streams.remove(&stream).map(|_| ()).ok_or_else(|| unknown(stream))
+        self.streams.remove(&stream).ok_or_else(|| unknown(stream))?;
+        self.count();
+        Ok(())
     }
 
     /// Decides one request at the time `now_us` and stages its effects.
@@ -151,10 +177,27 @@ impl State {
     pub fn decide(&mut self, request: WriteRequest, now_us: i64) -> Result<Decision> {
         let (staged, producers) = (self.staged.len(), self.producers.mark());
         let decided = self.resolve(request, now_us);
+        let decided = decided.and_then(|decision| self.fit(staged).map(|()| decision));
         if decided.is_err() {
             self.revert_to(staged, producers);
         }
         decided
+    }
+
+    /// Refuses what was staged from here on if it needs more memory than there is.
+    fn fit(&mut self, staged: usize) -> Result<()> {
+        let (mut before, mut after) = (0, 0);
+        for mark in &self.staged[staged..] {
+            before += mark.held;
+            after += self.streams.get(&mark.stream).map_or(mark.held, Stream::held);
+        }
+        let limit = self.memory.as_ref().map_or(usize::MAX, |(memory, _)| memory.limit());
+        let held = (self.held + after).saturating_sub(before);
+        if after > before && held > limit {
+            return Err(out_of_memory(held, limit));
+        }
+        self.held = held;
+        Ok(())
     }
 
     /// What a request would change if it were decided now. Nothing may be staged, and nothing is.
@@ -189,6 +232,7 @@ impl State {
                 counters.insert(mark.stream, stream.counters);
             }
         }
+        self.count();
         let (producers, forgotten) = self.producers.confirm();
         Confirmed { counters: counters.into_iter().collect(), producers, forgotten }
     }
@@ -197,6 +241,7 @@ impl State {
     pub fn revert(&mut self) {
         self.revert_to(0, 0);
         self.head = self.durable;
+        self.count();
     }
 
     /// The counters of every stream.
@@ -426,6 +471,14 @@ impl Draft {
         counters.dropped += taken.dropped;
         counters.quarantined += quarantined;
     }
+}
+
+fn out_of_memory(held: usize, limit: usize) -> Error {
+    let message = format!("rows of tables and keys of UNIQUE would take {held} bytes of memory");
+    Error::new(Code::OutOfMemory, message).hint(format!(
+        "there are {limit}, half of memory_limit_bytes: raise it, delete rows, or keep events in a stream, \
+         whose rows need no memory"
+    ))
 }
 
 /// Refuses a write that the stream cannot take.

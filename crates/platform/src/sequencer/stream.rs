@@ -39,6 +39,8 @@ pub(super) struct Mark {
     counters: Counters,
     unique: usize,
     pub table: usize,
+    /// The bytes that the stream held.
+    pub held: usize,
 }
 
 /// What became of the rows of an append or upsert.
@@ -104,6 +106,12 @@ impl Stream {
         self.table.as_ref().is_some_and(|t| !t.key().is_empty())
     }
 
+    /// The bytes of memory that its rows and remembered keys take, about.
+    pub fn held(&self) -> usize {
+        let table = self.table.as_ref().map_or(0, Table::held);
+        table + self.unique.as_ref().map_or(0, Unique::held)
+    }
+
     /// Where to go back to when the write fails.
     pub fn mark(&self) -> Mark {
         Mark {
@@ -111,6 +119,7 @@ impl Stream {
             counters: self.counters,
             unique: self.unique.as_ref().map_or(0, Unique::mark),
             table: self.table.as_ref().map_or(0, Table::mark),
+            held: self.held(),
         }
     }
 

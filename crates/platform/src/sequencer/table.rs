@@ -19,6 +19,8 @@ use kaplan_circuit::Delta;
 use kaplan_sql::catalog::OnConflict;
 use std::collections::{HashMap, HashSet};
 
+/// What an entry of a table takes besides the bytes of row and key: two boxes, and its place in the map.
+const ENTRY_BYTES: usize = 80;
 /// Rows settled at once.
 const SETTLE_ROWS: usize = 8_192;
 
@@ -45,6 +47,8 @@ struct Keyed {
     keys: RowConverter,
     current: HashMap<Bytes, Bytes>,
     journal: Vec<(Bytes, Option<Bytes>)>,
+    /// Bytes of keys and rows.
+    bytes: usize,
 }
 
 /// A table without a key: how often it holds each row.
@@ -52,6 +56,8 @@ struct Keyed {
 struct Bag {
     current: HashMap<Bytes, i64>,
     journal: Vec<(Bytes, i64)>,
+    /// Bytes of rows.
+    bytes: usize,
 }
 
 impl Table {
@@ -67,7 +73,7 @@ impl Table {
         } else {
             let keys = converter(&mut key.iter().copied())?;
             let (current, journal) = (HashMap::new(), Vec::new());
-            Kind::Keyed(Keyed { columns: key, keys, current, journal })
+            Kind::Keyed(Keyed { columns: key, keys, current, journal, bytes: 0 })
         };
         let schema = SchemaRef::clone(schema);
         Ok(Self { schema, on_conflict, rows, kind, absorbed: HashMap::new() })
@@ -174,6 +180,27 @@ impl Table {
         Ok(removed)
     }
 
+    /// The bytes of memory that it takes, about.
+    pub fn held(&self) -> usize {
+        let (entries, bytes) = match &self.kind {
+            Kind::Bag(bag) => (bag.current.len(), bag.bytes),
+            Kind::Keyed(keyed) => (keyed.current.len(), keyed.bytes),
+        };
+        bytes + entries * ENTRY_BYTES
+    }
+
+    /// Whether the bytes of keys and rows were counted right.
+    #[cfg(test)]
+    pub fn counts_right(&self) -> bool {
+        match &self.kind {
+            Kind::Bag(bag) => bag.bytes == self.bytes(),
+            Kind::Keyed(keyed) => {
+                let keys: usize = keyed.current.keys().map(|key| key.len()).sum();
+                keyed.bytes == keys + self.bytes()
+            }
+        }
+    }
+
     /// The bytes of its rows, as they are kept here.
     pub fn bytes(&self) -> usize {
         match &self.kind {
@@ -246,6 +273,7 @@ impl Table {
                 for (row, count) in sums {
                     add(&mut bag.current, &row, count);
                 }
+                bag.bytes = bag.current.keys().map(|row| row.len()).sum();
                 match bag.current.values().find(|count| **count < 0) {
                     Some(count) => Err(damaged(&format!("a row with weight {count}"))),
                     None => Ok(()),
@@ -256,6 +284,7 @@ impl Table {
                     add(&mut sums, row, 1);
                 }
                 keyed.current.clear();
+                keyed.bytes = 0;
                 let rows: Vec<Bytes> = sums
                     .into_iter()
                     .map(|(row, sum)| match sum {
@@ -290,6 +319,7 @@ impl Table {
                     current.extend(chunk.iter().map(|(key, _)| (*key).clone()).zip(rows));
                 }
                 let Kind::Keyed(keyed) = &mut self.kind else { return Ok(()) };
+                keyed.bytes = current.iter().map(|(key, row)| key.len() + row.len()).sum();
                 keyed.current = current;
             }
             Kind::Bag(bag) => {
@@ -299,6 +329,7 @@ impl Table {
                     current.extend(rows.into_iter().zip(chunk.iter().map(|(_, count)| **count)));
                 }
                 let Kind::Bag(bag) = &mut self.kind else { return Ok(()) };
+                bag.bytes = current.keys().map(|row| row.len()).sum();
                 bag.current = current;
             }
         }
@@ -340,6 +371,7 @@ impl Table {
             let columns = key_columns(&batch, &keyed.columns);
             let keys = keyed.keys.convert_columns(&columns).map_err(internal)?;
             for (key, row) in keys.iter().zip(chunk) {
+                keyed.bytes += key.as_ref().len() + row.len();
                 if keyed.current.insert(key.as_ref().into(), row).is_some() {
                     return Err(damaged("two rows with one primary key"));
                 }
@@ -392,10 +424,12 @@ impl Keyed {
         match self.current.get_mut(key) {
             Some(old) if old.as_ref() == row => {}
             Some(old) => {
+                self.bytes = self.bytes + row.len() - old.len();
                 let old = std::mem::replace(old, row.into());
                 self.journal.push((key.into(), Some(old)));
             }
             None => {
+                self.bytes += key.len() + row.len();
                 self.current.insert(key.into(), row.into());
                 self.journal.push((key.into(), None));
             }
@@ -403,10 +437,10 @@ impl Keyed {
     }
 
     fn remove(&mut self, key: &[u8]) -> bool {
-        let old = self.current.remove_entry(key);
-        let found = old.is_some();
-        self.journal.extend(old.map(|(key, row)| (key, Some(row))));
-        found
+        let Some((key, row)) = self.current.remove_entry(key) else { return false };
+        self.bytes -= key.len() + row.len();
+        self.journal.push((key, Some(row)));
+        true
     }
 
     fn change<'a>(&'a self, mark: usize, change: &mut Change<'a>) {
@@ -427,10 +461,13 @@ impl Keyed {
 
     fn revert(&mut self, mark: usize) {
         for (key, before) in self.journal.drain(mark.min(self.journal.len())..).rev() {
-            match before {
+            let size = key.len();
+            self.bytes += before.as_ref().map_or(0, |row| size + row.len());
+            let after = match before {
                 Some(row) => self.current.insert(key, row),
                 None => self.current.remove(&key),
             };
+            self.bytes -= after.map_or(0, |row| size + row.len());
         }
     }
 }
@@ -438,6 +475,11 @@ impl Keyed {
 impl Bag {
     fn add(&mut self, row: &[u8], weight: i64) {
         let before = add(&mut self.current, row, weight);
+        match (before, before + weight) {
+            (0, 1..) => self.bytes += row.len(),
+            (1.., 0) => self.bytes -= row.len(),
+            _ => {}
+        }
         self.journal.push((row.into(), before));
     }
 
@@ -453,10 +495,16 @@ impl Bag {
 
     fn revert(&mut self, mark: usize) {
         for (row, before) in self.journal.drain(mark.min(self.journal.len())..).rev() {
-            match before {
+            let size = row.len();
+            let after = match before {
                 0 => self.current.remove(&row),
                 _ => self.current.insert(row, before),
             };
+            match (before, after) {
+                (0, Some(_)) => self.bytes -= size,
+                (1.., None) => self.bytes += size,
+                _ => {}
+            }
         }
     }
 }

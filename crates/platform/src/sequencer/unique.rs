@@ -15,8 +15,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Most keys that one stream remembers; about 64 bytes of memory each.
+/// Most keys that one stream remembers.
 pub const MAX_REMEMBERED_KEYS: usize = 50_000_000;
+/// What a remembered key takes: itself, its commit and a place in its bucket.
+const KEY_BYTES: usize = 64;
 /// How many buckets span the interval.
 const BUCKETS: i64 = 64;
 /// The least width of a bucket, microseconds.
@@ -134,6 +136,11 @@ impl Unique {
             }
         }
         self.buckets.entry(time_us.div_euclid(width(self.within_us))).or_default().push(key);
+    }
+
+    /// The bytes of memory that it takes, about.
+    pub fn held(&self) -> usize {
+        self.seen.len() * KEY_BYTES
     }
 
     /// The positions of the key columns.

@@ -282,6 +282,9 @@ fn run(seed: u64) {
             state.confirm();
             durable.commits.extend(group);
         }
+        let held: usize = state.streams.values().map(|stream| stream.held()).sum();
+        assert_eq!(state.held, held, "seed {seed}");
+        assert!(state.streams.values().flat_map(|s| &s.table).all(|table| table.counts_right()));
         if rng.random_bool(0.15) {
             let counted = state.counters();
             state = durable.recover(&mut rng, &model.producers);

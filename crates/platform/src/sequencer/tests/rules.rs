@@ -6,6 +6,7 @@ use super::*;
 use crate::{Ack, Code};
 use arrow::array::Float64Array;
 use kaplan_circuit::Delta;
+use kaplan_speed::Memory;
 use kaplan_sql::catalog::{CheckDef, OnViolation};
 
 fn sums(rows: &[(Row, i64)]) -> BTreeMap<Row, i64> {
@@ -489,6 +490,42 @@ fn what_is_too_much_for_one_commit_is_removed_in_pieces() {
     }
     let error = state.decide(request(vec![write(EVENTS, WriteKind::Clear, Vec::new())]), 1);
     assert_eq!(error.unwrap_err().code, Code::InvalidInput);
+}
+
+#[test]
+fn rows_and_keys_beyond_the_memory_are_refused() {
+    let mut state = state();
+    let memory = Arc::new(Memory::new(200 << 10, None));
+    state.count_in(Arc::clone(&memory));
+    let text = "x".repeat(1_000);
+    let rows = |from: i64, to: i64, text: &str| -> Vec<Row> {
+        (from..to).map(|k| row(k, text, k)).collect()
+    };
+    done(&mut state, upsert(&rows(0, 100, &text)), 1);
+    assert!((100 << 10..200 << 10).contains(&memory.held()), "{}", memory.held());
+    let error = state.decide(upsert(&rows(100, 200, &text)), 1).unwrap_err();
+    assert_eq!(error.code, Code::OutOfMemory);
+    let held = memory.held();
+    // What needs no more is taken; what was refused has left nothing.
+    done(&mut state, upsert(&rows(0, 100, &text.replace('x', "y"))), 1);
+    assert_eq!(memory.held(), held);
+    done(&mut state, upsert(&rows(0, 100, "short")), 1);
+    done(&mut state, upsert(&rows(100, 200, &text)), 1);
+    // Keys that are remembered count too, and are forgotten.
+    let events: Vec<Row> = (0..1_000).map(|k| row(k, "e", k)).collect();
+    let held = memory.held();
+    done(&mut state, append(EVENTS, &events), 1);
+    assert!(memory.held() >= held + 64 * 1_000);
+    let error = state.decide(append(EVENTS, &rows(1_000, 3_000, "e")), 1).unwrap_err();
+    assert_eq!(error.code, Code::OutOfMemory);
+    done(&mut state, append(EVENTS, &[row(1, "late", 1)]), 10 * WITHIN_US);
+    assert_eq!(memory.held(), held + 64);
+    // What is not confirmed is not counted.
+    state.decide(request(vec![write(ITEMS, WriteKind::Truncate, Vec::new())]), 1).unwrap();
+    state.revert();
+    assert_eq!(memory.held(), held + 64);
+    state.forget_stream(ITEMS).unwrap();
+    assert_eq!(memory.held(), 64);
 }
 
 #[test]
