@@ -1,7 +1,7 @@
 //! Operators without state: filter, projection, union, unnest, and the copies that `GROUPING SETS`
 //! need. They apply DataFusion's physical expressions to the rows of each delta; weights pass through.
 
-use crate::delta::{batch_of, true_rows};
+use crate::delta::{as_weights, batch_of, true_rows};
 use crate::operator::relabel;
 use crate::split::Split;
 use crate::{Delta, Error, Input, Operator, Result};
@@ -166,11 +166,19 @@ pub struct Unnest {
 impl Unnest {
     fn unnest(&self, delta: &Delta) -> Result<Delta> {
         let (rows, values) = unnested(delta.rows.column(self.column), self.keep_nulls)?;
-        let taken = delta.take(&rows)?;
-        let mut columns = taken.rows.columns().to_vec();
-        columns[self.column] = values;
+        let mut columns = Vec::with_capacity(delta.rows.num_columns());
+        for (index, column) in delta.rows.columns().iter().enumerate() {
+            columns.push(match index == self.column {
+                true => Arc::clone(&values),
+                false => arrow::compute::take(column, &rows, None)?,
+            });
+        }
+        let weights = match &delta.weights {
+            Some(weights) => Some(as_weights(&arrow::compute::take(weights, &rows, None)?)),
+            None => None,
+        };
         let rows = RecordBatch::try_new(SchemaRef::clone(&self.schema), columns)?;
-        Ok(Delta { rows, weights: taken.weights })
+        Ok(Delta { rows, weights })
     }
 }
 

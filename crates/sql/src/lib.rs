@@ -21,6 +21,7 @@ pub mod lower;
 mod orders;
 mod panes;
 pub mod planner;
+mod quick;
 mod recompute;
 mod refused;
 mod rewrite;

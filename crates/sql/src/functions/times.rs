@@ -7,10 +7,10 @@ use super::calendar::{
 };
 use super::define::{Def, Kind, Returns, def, strict};
 use super::math::decimal;
-use super::value::{Number, Span, Value};
+use super::value::{Number, Span, Value, read};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
-use datafusion::common::{Result, exec_datafusion_err, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 
@@ -67,16 +67,20 @@ pub(super) fn all() -> Vec<Def> {
             &[
                 strict(&[S, STAMP], STAMP, |v| {
                     Ok(Value::Stamp(bin(v[0].span()?, v[1].micros()?, 0)?))
-                }),
+                })
+                .by_column(bin_column),
                 strict(&[S, STAMPTZ], STAMPTZ, |v| {
                     Ok(Value::Stamptz(bin(v[0].span()?, v[1].micros()?, 0)?))
-                }),
+                })
+                .by_column(bin_column),
                 strict(&[S, STAMP, STAMP], STAMP, |v| {
                     Ok(Value::Stamp(bin(v[0].span()?, v[1].micros()?, v[2].micros()?)?))
-                }),
+                })
+                .by_column(bin_column),
                 strict(&[S, STAMPTZ, STAMPTZ], STAMPTZ, |v| {
                     Ok(Value::Stamptz(bin(v[0].span()?, v[1].micros()?, v[2].micros()?)?))
-                }),
+                })
+                .by_column(bin_column),
             ],
         ),
         def(
@@ -400,7 +404,38 @@ fn trunc_span(unit: &str, span: Span) -> Result<Span> {
     })
 }
 
+/// A column of timestamps cut into intervals of one length. What fails on a row is left to the rows.
+fn bin_column(args: &ScalarFunctionArgs) -> Result<Option<ColumnarValue>> {
+    let (stride, times, origin) = match &args.args[..] {
+        [ColumnarValue::Scalar(stride), ColumnarValue::Array(times)] => (stride, times, None),
+        [
+            ColumnarValue::Scalar(stride),
+            ColumnarValue::Array(times),
+            ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(Some(origin), _)),
+        ] => (stride, times, Some(*origin)),
+        _ => return Ok(None),
+    };
+    let Value::Span(stride) = read(&stride.to_array()?, &args.arg_fields[0], 0)? else {
+        return Ok(None);
+    };
+    let Ok(stride) = width(stride) else { return Ok(None) };
+    let (origin, times) = (origin.unwrap_or(0), times.as_primitive::<TimestampMicrosecondType>());
+    let cut = |at: i64| at.checked_sub(at.checked_sub(origin)?.rem_euclid(stride));
+    let cut = times.try_unary::<_, TimestampMicrosecondType, ()>(|at| cut(at).ok_or(()));
+    Ok(cut.ok().map(|cut| {
+        let cut = cut.with_data_type(times.data_type().clone());
+        ColumnarValue::Array(Arc::new(cut))
+    }))
+}
+
 fn bin(stride: Span, at: i64, origin: i64) -> Result<i64> {
+    let stride = width(stride)?;
+    let past = (i128::from(at) - i128::from(origin)).rem_euclid(i128::from(stride));
+    at.checked_sub(past as i64).ok_or_else(|| out_of_range("timestamp"))
+}
+
+/// The length of the intervals that timestamps are cut into, microseconds.
+fn width(stride: Span) -> Result<i64> {
     if stride.months != 0 {
         return exec_err!("timestamps cannot be binned into intervals containing months or years");
     }
@@ -410,8 +445,7 @@ fn bin(stride: Span, at: i64, origin: i64) -> Result<i64> {
     if stride <= 0 {
         return exec_err!("stride must be greater than zero");
     }
-    let past = (i128::from(at) - i128::from(origin)).rem_euclid(i128::from(stride));
-    at.checked_sub(past as i64).ok_or_else(|| out_of_range("timestamp"))
+    Ok(stride)
 }
 
 /// Years, months, days and time from the second to the first.
