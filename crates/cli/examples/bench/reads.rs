@@ -14,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 
 /// Reads of each client before the clock starts, and those that are timed.
 const WARM_UP: usize = 5;
-const READS: usize = 100;
+const READS: usize = 500;
 const VIEW: &str = "SELECT k, count(*) AS n, sum(v) AS total FROM keyed GROUP BY k";
 
 pub async fn measure(options: &Options) -> Result<()> {

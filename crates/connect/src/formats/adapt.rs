@@ -64,7 +64,8 @@ pub(super) fn adapt(
         };
         let array =
             fit(source, field.data_type()).map_err(|_| wrong_type(field, source.data_type()))?;
-        if array.null_count() != source.logical_null_count() || !field.is_nullable() {
+        let nulls = array.null_count();
+        if nulls != source.logical_null_count() || (nulls > 0 && !field.is_nullable()) {
             let refused = |row: &usize| array.is_null(*row) && !is_null(source, *row);
             if let Some(row) = (0..rows).find(refused) {
                 let what = format!(

@@ -54,10 +54,10 @@ fn typed_column(text: Option<&StringArray>, field: &Field, rows: usize) -> Resul
         Some(text) => convert(text, field.data_type())?,
         None => new_null_array(field.data_type(), rows),
     };
-    match (0..rows).find(|row| array.is_null(*row)) {
-        Some(row) if !field.is_nullable() => Err(row),
-        _ => Ok(array),
+    if field.is_nullable() || array.null_count() == 0 {
+        return Ok(array);
     }
+    (0..rows).find(|row| array.is_null(*row)).map_or(Ok(array), Err)
 }
 
 /// Types whose text Arrow does not read as PostgreSQL does.

@@ -8,6 +8,7 @@ use super::logical::Logical;
 use super::parse::parse;
 use super::value::{Value, build, read};
 use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Date32Type, Field, TimeUnit, TimestampMicrosecondType};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -42,12 +43,36 @@ fn made(row: usize, values: &[Value], data_type: &DataType) -> Result<ArrayRef, 
 /// # Errors
 /// The first value that the column's type does not have.
 pub fn assign(array: &ArrayRef, from: &Field, to: &Field) -> Result<ArrayRef, Misfit> {
+    if let Some(same) = of_equal_values(array, from, to) {
+        return Ok(same);
+    }
     let mut values = Vec::with_capacity(array.len());
     for row in 0..array.len() {
         let value = read(array, from, row).and_then(|value| convert(&value, &exact(to)));
         values.push(value.map_err(misfit(row))?);
     }
     made(0, &values, to.data_type())
+}
+
+/// The column where every value has its equal in the other type, without a look at each.
+fn of_equal_values(array: &ArrayRef, from: &Field, to: &Field) -> Option<ArrayRef> {
+    if Logical::of(from).is_some() || Logical::of(to).is_some() {
+        return None;
+    }
+    match (array.data_type(), to.data_type()) {
+        (
+            DataType::Timestamp(TimeUnit::Microsecond, _),
+            DataType::Timestamp(TimeUnit::Microsecond, zone),
+        ) => {
+            let times = array.as_primitive::<TimestampMicrosecondType>().clone();
+            Some(Arc::new(times.with_timezone_opt(zone.clone())))
+        }
+        (from, to) if from.is_integer() && to.is_integer() => {
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            cast_with_options(array, to, &options).ok()
+        }
+        _ => None,
+    }
 }
 
 /// The field without a length: too long a text is refused and not cut.
@@ -144,6 +169,10 @@ fn beyond_calendar(array: &ArrayRef) -> Option<usize> {
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let times = array.as_primitive::<TimestampMicrosecondType>();
+            let (from, to) = (DAYS.start() * DAY_US, DAYS.end() * DAY_US);
+            if times.values().iter().all(|us| (from..to).contains(us)) {
+                return None;
+            }
             times.iter().position(|us| us.is_some_and(|us| outside(us.div_euclid(DAY_US))))
         }
         _ => None,
