@@ -105,7 +105,7 @@ fn print(out: &mut dyn Write, address: &str, status: &Value) -> io::Result<()> {
     if memory.is_object() {
         writeln!(
             out,
-            "State of views: {} of {} in memory, {} in files",
+            "State: {} of {} in memory, {} in files",
             bytes(&memory["state_bytes"]),
             bytes(&memory["state_limit_bytes"]),
             bytes(&memory["state_file_bytes"])

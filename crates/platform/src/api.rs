@@ -266,7 +266,7 @@ pub struct ConnectorStatus {
 /// What is held against the memory limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStatus {
-    /// Most bytes of memory that the state of views may take.
+    /// Most bytes of memory that state may take: views', and rows of tables and keys of `UNIQUE`.
     pub state_limit_bytes: u64,
     /// Bytes of memory that it takes.
     pub state_bytes: u64,
