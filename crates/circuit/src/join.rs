@@ -22,7 +22,7 @@ pub(crate) const OUTPUT_ROWS: usize = 64 * 1024;
 const PARALLEL_ROWS: usize = 32 * 1024;
 
 /// Does both, on two threads where it is worth it.
-fn both<T: Send>(
+pub(crate) fn both<T: Send>(
     large: bool,
     left: impl FnOnce() -> T,
     right: impl FnOnce() -> T + Send,

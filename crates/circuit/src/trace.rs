@@ -5,19 +5,24 @@
 //! A batch never changes once it is made: a reader that holds a list of batches has a snapshot,
 //! and a checkpoint writes each batch once. It may move to a shelf, where it is the same.
 
+mod merge;
+#[cfg(test)]
+mod tests;
+
 use crate::beside::{Beside, Merging};
-use crate::delta::take_rows;
 use crate::group::AggregateMerger;
-use crate::key::{Keyer, RowsEqual, hash_arrays, ordered};
+use crate::join::both;
+use crate::key::{Keyer, RowsEqual, ordered};
 use crate::shelf::{Held, Shelf, on_shelf, shelve};
 use crate::{Delta, Result};
-use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use merge::{concat, merge};
 
 /// Partial states are merged when the older batch is less than this many times the size of the newer:
 /// a group in both costs memory and every read.
@@ -28,6 +33,8 @@ const MERGE_TOGETHER: usize = 4;
 /// Most bytes that a merge puts into one batch: a column of text holds at most 2 GiB, and a merge takes
 /// as much in memory once more. A shelf may want less.
 const PIECE_BYTES: usize = 1 << 30;
+/// Merges that a step waits for are made by two threads from this size on, if there is memory for both.
+const PARALLEL_BYTES: usize = 32 << 20;
 /// Hashes that are looked at for each piece of a merge, to make the pieces equally large.
 const SAMPLES: usize = 64;
 /// Rows without a key gain nothing by lying together, but many small batches cost at every read.
@@ -294,7 +301,11 @@ impl Trace {
                     end = self.batches.len();
                 }
                 (None, _) => {
-                    let merged = self.merged(&self.batches[first..end])?;
+                    let inputs = &self.batches[first..end];
+                    let merged = match self.merged_by_two(inputs, bytes)? {
+                        Some(merged) => merged,
+                        None => self.merged(inputs)?,
+                    };
                     let made = merged.len();
                     self.batches.splice(first..end, merged);
                     end = first + made;
@@ -398,6 +409,38 @@ impl Trace {
             }
         }
         Ok(made)
+    }
+
+    /// The same by two threads, in two pieces; None: it is too small for that, or too large.
+    fn merged_by_two(
+        &self,
+        batches: &[Arc<Batch>],
+        bytes: usize,
+    ) -> Result<Option<Vec<Arc<Batch>>>> {
+        let room = self.shelf.as_ref().is_none_or(|shelf| shelf.excess(2 * bytes) == 0);
+        if !(PARALLEL_BYTES..=self.piece_bytes()).contains(&bytes)
+            || !room
+            || self.order().is_none()
+        {
+            return Ok(None);
+        }
+        let [first, second] = &ranges(batches, 2)[..] else { return Ok(None) };
+        let piece = |range: &RangeInclusive<u64>| -> Result<Option<Batch>> {
+            let parts = batches.iter().filter_map(|b| b.between(range)).map(Arc::new);
+            match parts.collect::<Vec<_>>().as_slice() {
+                [] => Ok(None),
+                parts => {
+                    Ok(Some(merge(&self.keyer, &self.merge, parts)?).filter(|b| !b.is_empty()))
+                }
+            }
+        };
+        let [first, second] = both(true, || piece(first), || piece(second))?;
+        let mut made = Vec::with_capacity(2);
+        for mut piece in [first?, second?].into_iter().flatten() {
+            piece.continues = !made.is_empty();
+            made.push(Arc::new(piece));
+        }
+        Ok(Some(made))
     }
 
     /// Most bytes that a merge puts into one batch.
@@ -639,100 +682,6 @@ pub(crate) fn sort_hashed(hashes: Vec<u64>, delta: Delta) -> Result<Batch> {
     Ok(Batch::new(sorted, delta.take(&UInt32Array::from(order))?))
 }
 
-/// One batch with the content of several.
-pub(crate) fn merge(keyer: &Keyer, merge: &Merge, batches: &[Arc<Batch>]) -> Result<Batch> {
-    if let Merge::States(merger) = merge {
-        return sort(keyer, Delta::insert(merger.merge(batches)?));
-    }
-    let delta = concat(batches)?;
-    if matches!(merge, Merge::Append) {
-        return Ok(Batch::new(Vec::new(), delta));
-    }
-    let mut order: Vec<(u64, u32)> = Vec::with_capacity(delta.len());
-    for batch in batches {
-        let start = order.len() as u32;
-        order.extend(batch.hashes.iter().zip(start..).map(|(h, i)| (*h, i)));
-    }
-    // A stable sort finds the sorted runs and merges them.
-    order.sort_by_key(|(h, _)| *h);
-    if delta.weights.is_none() {
-        let hashes: Vec<u64> = order.iter().map(|(h, _)| *h).collect();
-        let rows = UInt32Array::from_iter_values(order.iter().map(|(_, i)| *i));
-        return Ok(Batch::new(hashes, delta.take(&rows)?));
-    }
-    sum_weights(order, &delta)
-}
-
-/// All rows of several batches, in the order of the batches.
-pub(crate) fn concat(batches: &[Arc<Batch>]) -> Result<Delta> {
-    let schema = batches[0].delta.rows.schema();
-    let rows = concat_batches(&schema, batches.iter().map(|b| &b.delta.rows))?;
-    if batches.iter().all(|b| b.delta.weights.is_none()) {
-        return Ok(Delta::insert(rows));
-    }
-    let mut weights = Vec::with_capacity(rows.num_rows());
-    for batch in batches {
-        match &batch.delta.weights {
-            Some(w) => weights.extend_from_slice(w.values()),
-            None => weights.extend(std::iter::repeat_n(1, batch.len())),
-        }
-    }
-    Ok(Delta::weighted(rows, Int64Array::from(weights)))
-}
-
-/// Adds up the weights of equal rows among rows ordered by key hash; zero weights vanish.
-fn sum_weights(mut order: Vec<(u64, u32)>, delta: &Delta) -> Result<Batch> {
-    let columns = delta.rows.columns();
-    let row_hashes = hash_arrays(columns, delta.len())?;
-    let equal = RowsEqual::new(columns, columns)?;
-    let mut hashes = Vec::with_capacity(order.len());
-    let mut kept: Vec<u32> = Vec::with_capacity(order.len());
-    let mut weights: Vec<i64> = Vec::with_capacity(order.len());
-    let mut start = 0;
-    while start < order.len() {
-        let key = order[start].0;
-        let length = order[start..].iter().take_while(|(h, _)| *h == key).count();
-        let run = &mut order[start..start + length];
-        run.sort_by_key(|(_, i)| row_hashes[*i as usize]);
-        let first = kept.len();
-        for (_, row) in run.iter() {
-            let row = *row as usize;
-            let same = (first..kept.len())
-                .rev()
-                .take_while(|k| row_hashes[kept[*k] as usize] == row_hashes[row])
-                .find(|k| equal.equal(kept[*k] as usize, row));
-            match same {
-                Some(k) => weights[k] += delta.weight(row),
-                None => {
-                    hashes.push(key);
-                    kept.push(row as u32);
-                    weights.push(delta.weight(row));
-                }
-            }
-        }
-        drop_zeros(first, &mut hashes, &mut kept, &mut weights);
-        start += length;
-    }
-    let rows = take_rows(&delta.rows, &UInt32Array::from(kept))?;
-    Ok(Batch::new(hashes, Delta::weighted(rows, Int64Array::from(weights))))
-}
-
-/// Removes the entries of weight zero at or after `first`.
-fn drop_zeros(first: usize, hashes: &mut Vec<u64>, kept: &mut Vec<u32>, weights: &mut Vec<i64>) {
-    let mut to = first;
-    for from in first..weights.len() {
-        if weights[from] != 0 {
-            hashes[to] = hashes[from];
-            kept[to] = kept[from];
-            weights[to] = weights[from];
-            to += 1;
-        }
-    }
-    hashes.truncate(to);
-    kept.truncate(to);
-    weights.truncate(to);
-}
-
 /// Adds up the weights of equal rows over several deltas.
 pub fn consolidate(deltas: Vec<Delta>) -> Result<Option<Delta>> {
     let mut batches = Vec::with_capacity(deltas.len());
@@ -751,6 +700,3 @@ pub fn consolidate(deltas: Vec<Delta>) -> Result<Option<Delta>> {
     }
     Ok(Some(merge(&keyer, &Merge::Sum, &sorted)?.delta))
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use super::*;
-use arrow::array::AsArray;
+use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 fn trace(merge: Merge) -> Trace {
@@ -118,4 +118,43 @@ fn rows_without_a_key_are_not_written_again_and_again() {
     }
     assert!(trace.batches().iter().all(|b| b.len() <= APPEND_ROWS));
     assert!(trace.batches().len() <= 20, "{} batches", trace.batches().len());
+}
+
+#[test]
+fn two_threads_merge_to_the_same_rows() {
+    let trace = trace(Merge::Sum);
+    let key = |batch: &Batch, row: usize| {
+        batch.delta.rows.column(0).as_primitive::<Int64Type>().value(row)
+    };
+    let all = |batches: &[Arc<Batch>]| {
+        let rows = batches.iter().flat_map(|b| {
+            (0..b.len()).map(|row| (b.hashes[row], key(b, row), b.delta.weight(row)))
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let batch = |values: std::ops::Range<i64>, weight: Option<i64>| {
+        let delta = rows(&trace, values);
+        let weights = weight.map(|w| Int64Array::from_value(w, delta.len()));
+        Arc::new(sort(trace.keyer(), Delta { weights, ..delta }).unwrap())
+    };
+    let cases = [
+        vec![batch(0..1_000, None), batch(500..700, None), batch(0..3, None)],
+        vec![batch(0..1_000, Some(1)), batch(200..900, Some(-1)), batch(5..6, None)],
+        // Nothing is left of one half, or of both; one hash alone.
+        vec![batch(0..100, Some(1)), batch(0..99, Some(-1))],
+        vec![batch(0..100, None), batch(0..100, Some(-1))],
+        vec![batch(7..8, None), batch(7..8, None)],
+    ];
+    for (number, batches) in cases.into_iter().enumerate() {
+        let expected = trace.merged(&batches).unwrap();
+        let Some(found) = trace.merged_by_two(&batches, PARALLEL_BYTES).unwrap() else {
+            panic!("case {number} was not merged");
+        };
+        assert_eq!(all(&found), all(&expected), "case {number}");
+        assert!(found.iter().skip(1).all(|piece| piece.continues), "case {number}");
+        assert!(found.first().is_none_or(|piece| !piece.continues), "case {number}");
+    }
+    let large = vec![batch(0..10, None), batch(0..10, None)];
+    assert!(trace.merged_by_two(&large, PIECE_BYTES + 1).unwrap().is_none());
+    assert!(trace.merged_by_two(&large, PARALLEL_BYTES - 1).unwrap().is_none());
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// How long a view may take to take in what it was given before it is measured.
+const PATIENCE_MS: u64 = 600_000;
 /// How often the archiver's progress is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -44,7 +46,7 @@ impl Site {
 
     /// One in a directory that stays.
     pub async fn at(data_dir: PathBuf) -> Result<Self> {
-        Self::with(Settings { data_dir, ..Settings::default() }).await
+        Self::with(Settings { data_dir, read_wait_ms: PATIENCE_MS, ..Settings::default() }).await
     }
 
     /// One with other settings.
