@@ -39,6 +39,14 @@ const FRONT: &[&str] = &[
 
 /// Events for windows.
 const E: &str = "stream e: k integer, at timestamp, x integer, f double precision";
+const SEEN: &[&str] = &[
+    "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,\
+     +e 1|2024-02-29 09:04:59|3|NaN",
+    "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
+    "",
+    "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,\
+     +e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
+];
 
 /// A table with a key, and rows of a stream before, with and after its changes.
 const R: &str = "keyed r: k integer, rate integer, name text";
@@ -586,12 +594,7 @@ pub const CASES: &[Written] = &[
              count(DISTINCT x) AS d, count(x) FILTER (WHERE f > 0.2) AS c, date_trunc('hour', window_start) AS h \
              FROM HOP(e, at, INTERVAL '2 minutes', INTERVAL '10 minutes') \
              GROUP BY k, window_end, date_trunc('hour', window_start)"],
-        commits: &[
-            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
-            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
-            "",
-            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
-        ],
+        commits: SEEN,
     },
     Written {
         name: "by pane: a slide that does not divide the size, keys that are computed",
@@ -599,12 +602,7 @@ pub const CASES: &[Written] = &[
         views: &["SELECT window_start, k % 2 AS odd, f, count(*) AS n, min(x + k) AS m \
              FROM HOP(e, at, INTERVAL '4 minutes', INTERVAL '6 minutes') AS h \
              GROUP BY window_start, k % 2, f"],
-        commits: &[
-            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
-            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
-            "",
-            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
-        ],
+        commits: SEEN,
     },
     Written {
         name: "by pane: all windows in one group, and none of the window in a key",
@@ -614,24 +612,14 @@ pub const CASES: &[Written] = &[
              FROM HOP(e, at, INTERVAL '1 minutes', INTERVAL '3 minutes') GROUP BY k",
             "SELECT count(*) AS n, sum(s) AS s FROM v0",
         ],
-        commits: &[
-            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
-            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
-            "",
-            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
-        ],
+        commits: SEEN,
     },
     Written {
         name: "by pane: an aggregate without groups",
         tables: &[E],
         views: &["SELECT count(*) AS n, sum(x) AS s, max(f) AS m \
              FROM HOP(e, at, INTERVAL '2 minutes', INTERVAL '6 minutes')"],
-        commits: &[
-            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
-            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
-            "",
-            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
-        ],
+        commits: SEEN,
     },
     Written {
         name: "not by pane: a key and a function of row and window",
@@ -643,12 +631,7 @@ pub const CASES: &[Written] = &[
              HOP(e, at, INTERVAL '2 minutes', INTERVAL '6 minutes') GROUP BY k, window_start \
              UNION ALL SELECT k, NULL, late FROM v0",
         ],
-        commits: &[
-            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
-            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
-            "",
-            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
-        ],
+        commits: SEEN,
     },
     Written {
         name: "by pane below others: the windows with the most rows",
@@ -659,12 +642,7 @@ pub const CASES: &[Written] = &[
             "SELECT v0.window_start, v0.k, v0.n FROM v0 JOIN (SELECT window_start, max(n) AS most \
              FROM v0 GROUP BY window_start) AS m ON v0.window_start = m.window_start AND v0.n >= m.most",
         ],
-        commits: &[
-            "+e 1|2024-02-29 09:01:00|1|0.5,+e 2|2024-02-29 09:01:30|2|0.1,+e 1|2024-02-29 09:04:59|3|NaN",
-            "+e 1|2024-02-29 09:02:00|1|0.5,+e NULL|2024-02-29 09:00:00|4|-0.0,+e 1|NULL|9|1.0",
-            "",
-            "+e 2|1969-12-31 23:59:59|7|0.0,+e 2|2024-02-29 09:00:00|NULL|0.0,+e 2|2024-02-29 09:05:00|1|1.5,+e 2|2024-02-29 09:05:00|1|1.5",
-        ],
+        commits: SEEN,
     },
 ];
 
