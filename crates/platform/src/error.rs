@@ -95,7 +95,7 @@ pub enum Code {
     Overloaded,
     /// No space left on the device; nothing was acknowledged. 53100, 507.
     DiskFull,
-    /// A query needs more memory than queries have. 53200, 507.
+    /// A query needs more memory than queries have, or a table more than state has. 53200, 507.
     OutOfMemory,
     /// Not ready yet, or no longer. 57P03, 503.
     Unavailable,

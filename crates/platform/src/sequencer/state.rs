@@ -175,11 +175,12 @@ impl State {
     /// # Errors
     /// The request breaks a rule, names an unknown stream or exceeds a limit; nothing of it stays.
     pub fn decide(&mut self, request: WriteRequest, now_us: i64) -> Result<Decision> {
-        let (staged, producers) = (self.staged.len(), self.producers.mark());
+        let (staged, producers, head) = (self.staged.len(), self.producers.mark(), self.head);
         let decided = self.resolve(request, now_us);
         let decided = decided.and_then(|decision| self.fit(staged).map(|()| decision));
         if decided.is_err() {
             self.revert_to(staged, producers);
+            self.head = head;
         }
         decided
     }

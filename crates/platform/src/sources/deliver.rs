@@ -172,7 +172,7 @@ impl<'a> Delivery<'a> {
             }
             if let Some((at, error)) = first_error {
                 match error.code {
-                    Code::Overloaded | Code::DiskFull => {
+                    _ if is_full(&error) => {
                         let since = *busy.get_or_insert_with(Instant::now);
                         self.held(&error, since).await;
                     }
@@ -195,7 +195,7 @@ impl<'a> Delivery<'a> {
         if since.elapsed() >= HELD {
             self.running.failed(error, self.inner.clock.now_us());
         }
-        let full = error.code == Code::DiskFull;
+        let full = error.code != Code::Overloaded;
         tokio::time::sleep(if full { HELD } else { BUSY }).await;
     }
 
@@ -241,7 +241,7 @@ impl<'a> Delivery<'a> {
             match self.inner.sequencer.submit(request).await {
                 Ok(ack) if ack.rows == 0 => return Ok(()),
                 Ok(_) => {}
-                Err(error) if matches!(error.code, Code::Overloaded | Code::DiskFull) => {
+                Err(error) if is_full(&error) => {
                     self.held(&error, since).await;
                 }
                 Err(error) => return Err(error),
@@ -423,6 +423,11 @@ fn broken(table: &Table, rows: &RecordBatch, wrong: &mut [Option<(String, Option
             }
         }
     }
+}
+
+/// Whether a commit has no room now, and is right otherwise.
+fn is_full(error: &Error) -> bool {
+    matches!(error.code, Code::Overloaded | Code::DiskFull | Code::OutOfMemory)
 }
 
 fn entry(

@@ -125,3 +125,30 @@ async fn a_query_sorts_more_than_its_memory_and_says_so_where_it_cannot() {
     assert!(error.to_string().contains("memory"), "{error:?}");
     assert!(error.hint.as_deref().is_some_and(|h| h.contains("memory_limit_bytes")), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_waits_until_there_is_memory_for_its_table() {
+    let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings = Settings { memory_limit_bytes: 4 << 20, ..Settings::default() };
+    let mut k = Running::with(dir.path(), settings).await;
+    k.sql("CREATE TABLE large (id bigint PRIMARY KEY, name text)").await;
+    k.sql("INSERT INTO large SELECT g, 'n' || g FROM generate_series(1, 10000) AS s(g)").await;
+    let rows = (0..12_000).map(|id| format!("{{\"id\": {id}, \"name\": \"n{id}\"}}\n"));
+    std::fs::write(folder.path().join("1.ndjson"), rows.collect::<String>()).unwrap();
+    let columns = "(id bigint PRIMARY KEY, name text)";
+    let source = crate::files::source("table", "t", columns, folder.path(), "*.ndjson", "json");
+    k.sql(&source).await;
+    for round in 0.. {
+        let shown = k.table("SHOW SOURCES").await;
+        if shown[0].contains("would take") {
+            break;
+        }
+        assert!(round < 600, "{shown:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    k.reads("SELECT count(*) FROM t_errors", &["0"]).await;
+    k.sql("DELETE FROM large").await;
+    k.reads("SELECT count(*) FROM t", &["12000"]).await;
+    k.reads("SELECT count(*) FROM t_errors", &["0"]).await;
+    k.platform.close().await.unwrap();
+}
