@@ -6,7 +6,7 @@
 //! groups are computed again by the same DataFusion accumulators, so every aggregate is right under
 //! every change.
 
-use crate::delta::{batch_of, concat_deltas, take_rows};
+use crate::delta::{batch_of, concat_deltas};
 use crate::emitted::Emitted;
 use crate::group::{AggregateMerger, StateMerger};
 use crate::key::hash_arrays;
@@ -15,7 +15,7 @@ use crate::recompute::distinct_keys;
 use crate::split::Split;
 use crate::trace::{Merge, consolidate};
 use crate::{Delta, GroupTable, Input, Operator, Panes, Result, Trace};
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -164,9 +164,7 @@ impl Aggregate {
         let hashes = hash_arrays(&keys, fresh.num_rows())?;
         let mut table = GroupTable::new(&self.spec)?;
         table.merge(&fresh)?;
-        trace.lookup(&keys, &hashes, |batch, _, rows| {
-            table.merge(&take_rows(&batch.delta.rows, &UInt32Array::from(rows))?)
-        })?;
+        trace.lookup(&keys, &hashes, |batch, _, rows| table.merge(&batch.take(&rows)?.rows))?;
         trace.insert(Delta::insert(fresh))?;
         Ok((table.into_values()?, keys))
     }
@@ -181,7 +179,7 @@ impl Aggregate {
         let hashes = hash_arrays(&keys, probes)?;
         let mut states = vec![fresh.clone()];
         trace.lookup(&keys, &hashes, |batch, _, rows| {
-            states.push(take_rows(&batch.delta.rows, &UInt32Array::from(rows))?);
+            states.push(batch.take(&rows)?.rows);
             Ok(())
         })?;
         let values = linear.values_of(&linear.merge_states(&states)?)?;
@@ -211,7 +209,7 @@ impl Aggregate {
         }
         let mut rows = Vec::new();
         trace.lookup(&keys, &hashes, |batch, _, found| {
-            rows.push(batch.delta.take(&UInt32Array::from(found))?);
+            rows.push(batch.take(&found)?);
             Ok(())
         })?;
         let mut table = GroupTable::new(&self.spec)?;

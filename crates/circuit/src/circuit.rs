@@ -444,9 +444,13 @@ impl Output {
         if batches.is_empty() {
             return Ok(None);
         }
-        if batches.iter().all(|b| b.delta.weights.is_none()) {
+        if batches.iter().all(|b| !b.is_weighted()) {
             return Ok(Some(concat(batches)?));
         }
-        crate::trace::consolidate(batches.iter().map(|b| b.delta.clone()).collect())
+        let mut deltas = Vec::new();
+        for batch in batches {
+            deltas.extend(batch.deltas()?);
+        }
+        crate::trace::consolidate(deltas)
     }
 }

@@ -32,6 +32,8 @@ use std::sync::Arc;
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 8;
+/// A stored batch of more bytes is written in pieces, about as large.
+const STORED_BYTES: usize = 64 << 20;
 
 fn damaged(what: impl Into<String>) -> Error {
     Error::Damaged(what.into())
@@ -149,10 +151,19 @@ fn widened(schema: &SchemaRef, delta: Delta) -> Result<Delta> {
 
 /// Encodes a batch of a trace as a file.
 pub fn encode_batch(batch: &Batch) -> Result<Vec<u8>> {
-    let weighted = batch.delta.weights.is_some();
-    let rows = if weighted { batch.delta.to_weighted_batch()? } else { batch.delta.rows.clone() };
-    let mut writer = FileWriter::try_new(Vec::new(), &rows.schema())?;
-    writer.write(&rows)?;
+    let weighted = batch.is_weighted();
+    let pieces = batch.bytes().div_ceil(STORED_BYTES).max(1);
+    let rows = batch.len().div_ceil(pieces);
+    let piece = |from: usize| -> Result<RecordBatch> {
+        let delta = batch.sorted(from, rows.min(batch.len() - from))?;
+        if weighted { delta.to_weighted_batch() } else { Ok(delta.rows) }
+    };
+    let first = piece(0)?;
+    let mut writer = FileWriter::try_new(Vec::new(), &first.schema())?;
+    writer.write(&first)?;
+    for from in (rows..batch.len()).step_by(rows.max(1)) {
+        writer.write(&piece(from)?)?;
+    }
     writer.finish()?;
     let mut bytes = writer.into_inner()?;
     let sum = crc32c::crc32c(&bytes);
@@ -169,21 +180,22 @@ pub fn decode_batch(id: u64, bytes: &[u8], key: Option<&Keyer>) -> Result<Batch>
     }
     let reader = FileReader::try_new(Cursor::new(content), None)?;
     let schema = reader.schema();
-    let batches = reader.collect::<Result<Vec<RecordBatch>, _>>()?;
-    let rows = arrow::compute::concat_batches(&schema, &batches)?;
     let last = schema.fields().last().map(|f| f.name().as_str());
-    let delta = if last == Some(WEIGHT_COLUMN) {
-        Delta::from_weighted_batch(&rows)?
-    } else {
-        Delta::insert(rows)
-    };
-    match key {
-        Some(key) => {
-            let sorted = sort(key, delta)?;
-            Ok(Batch::restored(id, sorted.hashes, sorted.delta))
-        }
-        None => Ok(Batch::restored(id, Vec::new(), delta)),
+    let weighted = last == Some(WEIGHT_COLUMN);
+    let mut pieces = Vec::new();
+    for rows in reader {
+        let rows = rows?;
+        let delta = if weighted { Delta::from_weighted_batch(&rows)? } else { Delta::insert(rows) };
+        pieces.push(match key {
+            Some(key) => sort(key, delta)?,
+            None => Batch::new(Vec::new(), delta),
+        });
     }
+    let batch = match pieces.len() {
+        0 => Batch::new(Vec::new(), Delta::insert(RecordBatch::new_empty(schema))),
+        _ => Batch::of_pieces(pieces)?,
+    };
+    Ok(batch.restored(id))
 }
 
 #[cfg(test)]

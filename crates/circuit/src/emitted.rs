@@ -5,7 +5,7 @@ use crate::delta::batch_of;
 use crate::key::hash_arrays;
 use crate::trace::{Merge, consolidate};
 use crate::{Delta, Result, Trace};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ impl Emitted {
         let mut changes = vec![Delta::insert(new)];
         let hashes = hash_arrays(keys, keys.first().map_or(1, |k| k.len()))?;
         self.trace.lookup(keys, &hashes, |batch, _, found| {
-            let old = batch.delta.take(&UInt32Array::from(found))?;
+            let old = batch.take(&found)?;
             let weights = (0..old.len()).map(|i| -old.weight(i)).collect::<Int64Array>();
             changes.push(Delta::weighted(old.rows, weights));
             Ok(())

@@ -59,7 +59,7 @@ impl FirstRows {
         let hashes = hash_arrays(keys, keys.first().map_or(1, |k| k.len()))?;
         let mut found = Vec::new();
         self.side.trace.lookup(keys, &hashes, |batch, _, rows| {
-            found.push(batch.delta.take(&UInt32Array::from(rows))?);
+            found.push(batch.take(&rows)?);
             Ok(())
         })?;
         match consolidate(found)? {

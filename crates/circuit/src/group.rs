@@ -228,7 +228,9 @@ impl AggregateSpec {
     pub fn values_of(self: &Arc<Self>, batches: &[Arc<Batch>]) -> Result<RecordBatch> {
         let mut table = GroupTable::new(self)?;
         for batch in batches {
-            table.merge(&batch.delta.rows)?;
+            for states in batch.deltas()? {
+                table.merge(&states.rows)?;
+            }
         }
         table.into_values()
     }
@@ -242,7 +244,9 @@ impl AggregateMerger for StateMerger {
     fn merge(&self, batches: &[Arc<Batch>]) -> Result<RecordBatch> {
         let mut table = GroupTable::new(&self.0)?;
         for batch in batches {
-            table.merge(&batch.delta.rows)?;
+            for states in batch.deltas()? {
+                table.merge(&states.rows)?;
+            }
         }
         table.into_states()
     }

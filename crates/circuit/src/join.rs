@@ -2,21 +2,19 @@
 //! by the join key; weights multiply. Outer, semi, anti and mark joins add the rows of a side that
 //! have, or do not have, a partner ([`crate::outer`]).
 
-use crate::delta::{batch_of, take_rows, true_rows};
+use crate::delta::batch_of;
 use crate::key::Keyer;
 use crate::outer::{self, Kept};
+use crate::pairs::{Pairs, Probes};
 use crate::side::Side;
 use crate::split::Split;
-use crate::trace::{Batch, lookup_in, sort};
+use crate::trace::{Batch, sort};
 use crate::{Delta, Error, Input, Operator, Result, Trace};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::JoinType;
 use datafusion::physical_expr::PhysicalExpr;
 use std::sync::Arc;
-
-/// Pairs are put out in batches of at most this many rows.
-pub(crate) const OUTPUT_ROWS: usize = 64 * 1024;
 
 /// Steps with at least so many rows of input work on both sides at the same time.
 const PARALLEL_ROWS: usize = 32 * 1024;
@@ -64,77 +62,6 @@ pub struct Join {
     schema: SchemaRef,
 }
 
-/// Makes pairs of rows of both sides.
-pub(crate) struct Pairs {
-    /// Key columns in front of both sides' rows.
-    width: usize,
-    residual: Option<Arc<dyn PhysicalExpr>>,
-    /// The left columns, then the right ones.
-    schema: SchemaRef,
-}
-
-impl Pairs {
-    /// Whether a pair of equal keys may not be one.
-    pub(crate) fn has_residual(&self) -> bool {
-        self.residual.is_some()
-    }
-
-    /// The pairs of `delta` with the rows of `batches`, each with the position of its row in
-    /// `delta`, in pieces of bounded size.
-    pub(crate) fn visit(
-        &self,
-        delta: &Delta,
-        trace: &Trace,
-        batches: &[Arc<Batch>],
-        delta_is_left: bool,
-        found: &mut dyn FnMut(&[u32], Delta) -> Result<()>,
-    ) -> Result<()> {
-        let keys = trace.keyer().arrays(&delta.rows);
-        let hashes = trace.keyer().hash(&delta.rows)?;
-        lookup_in(batches, trace.keyer(), &keys, &hashes, &mut |batch, probes, rows| {
-            for (probes, rows) in probes.chunks(OUTPUT_ROWS).zip(rows.chunks(OUTPUT_ROWS)) {
-                let pairs = self.pair(delta, probes, &batch.delta, rows, delta_is_left)?;
-                match &self.residual {
-                    None => found(probes, pairs)?,
-                    Some(residual) => {
-                        let keep = residual.evaluate(&pairs.rows)?.into_array(pairs.len())?;
-                        let keep = true_rows(&keep);
-                        let probes = probes.iter().zip(keep.iter());
-                        let probes: Vec<u32> =
-                            probes.filter(|(_, k)| *k == Some(true)).map(|(p, _)| *p).collect();
-                        found(&probes, pairs.filter(&keep)?)?;
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn pair(
-        &self,
-        delta: &Delta,
-        probes: &[u32],
-        other: &Delta,
-        rows: &[u32],
-        delta_is_left: bool,
-    ) -> Result<Delta> {
-        let once = delta.weights.is_none() && other.weights.is_none();
-        let weight = |(p, r): (&u32, &u32)| delta.weight(*p as usize) * other.weight(*r as usize);
-        let weights = (!once).then(|| probes.iter().zip(rows).map(weight).collect::<Int64Array>());
-        let ours = self.columns(&delta.rows, probes)?;
-        let theirs = self.columns(&other.rows, rows)?;
-        let columns = if delta_is_left { [ours, theirs].concat() } else { [theirs, ours].concat() };
-        let rows = batch_of(SchemaRef::clone(&self.schema), columns, rows.len())?;
-        Ok(Delta { rows, weights })
-    }
-
-    fn columns(&self, rows: &RecordBatch, indices: &[u32]) -> Result<Vec<ArrayRef>> {
-        let columns: Vec<usize> = (self.width..rows.num_columns()).collect();
-        let indices = UInt32Array::from(indices.to_vec());
-        Ok(take_rows(&rows.project(&columns)?, &indices)?.columns().to_vec())
-    }
-}
-
 impl Join {
     /// A join of this kind. `pairs` has the left columns, then the right ones; `schema` is the
     /// output: the same, or one side's columns (semi and anti joins), with a boolean (mark joins).
@@ -147,7 +74,7 @@ impl Join {
         schema: SchemaRef,
     ) -> Result<Self> {
         let JoinKeys { left: left_keys, right: right_keys, residual, null_equals_null } = keys;
-        let pairs = Pairs { width: left_keys.len(), residual, schema: pairs };
+        let pairs = Pairs::new(left_keys.len(), residual, pairs)?;
         let (left, right) = (Side::new(left, left_keys)?, Side::new(right, right_keys)?);
         Ok(Self { left, right, pairs, kind, null_equals_null, schema })
     }
@@ -199,7 +126,7 @@ impl Join {
 
     /// Rows of one side, with their key columns, as output rows.
     fn output(&self, rows: Delta, is_left: bool, marks: Option<ArrayRef>) -> Result<Delta> {
-        let mut columns = rows.rows.columns()[self.pairs.width..].to_vec();
+        let mut columns = rows.rows.columns()[self.left.keys.len()..].to_vec();
         if let Some(marks) = marks {
             columns.push(marks);
         } else if self.puts_out_pairs() {
@@ -276,33 +203,33 @@ impl Operator for Join {
         let mut out = Vec::new();
         let [left, right] = self.inputs(input, &mut out)?;
         let [ours, theirs] = self.sorted(left, right, input.rows() >= PARALLEL_ROWS)?;
-        let of = |batch: &Option<Arc<Batch>>| batch.as_ref().map(|b| b.delta.clone());
-        let (left, right) = (of(&ours), of(&theirs));
+        let probes = [&ours, &theirs].map(|side| Probes::of(side.as_deref()?));
+        let [left, right] = probes.each_ref().map(|side| side.as_ref().map(|p| p.delta.clone()));
         let before = [self.left.trace.batches().to_vec(), self.right.trace.batches().to_vec()];
         let mut pairs = Vec::new();
         if self.puts_out_pairs()
-            && let Some(left) = &left
+            && let Some(left) = &probes[0]
         {
             let batches = &before[1];
-            self.pairs.visit(left, &self.right.trace, batches, true, &mut |_, delta| {
+            self.pairs.visit(left, self.right.trace.keyer(), batches, true, &mut |_, delta| {
                 pairs.push(delta);
                 Ok(())
             })?;
         }
-        if let Some(batch) = ours {
-            self.left.trace.push(batch)?;
+        if let Some(batch) = &ours {
+            self.left.trace.push(Arc::clone(batch))?;
         }
         if self.puts_out_pairs()
-            && let Some(right) = &right
+            && let Some(right) = &probes[1]
         {
             let batches = self.left.trace.batches();
-            self.pairs.visit(right, &self.left.trace, batches, false, &mut |_, delta| {
+            self.pairs.visit(right, self.left.trace.keyer(), batches, false, &mut |_, delta| {
                 pairs.push(delta);
                 Ok(())
             })?;
         }
-        if let Some(batch) = theirs {
-            self.right.trace.push(batch)?;
+        if let Some(batch) = &theirs {
+            self.right.trace.push(Arc::clone(batch))?;
         }
         out.extend(pairs.into_iter().filter(|d| !d.is_empty()));
         let (keep_left, keep_right) = self.kept();
@@ -359,8 +286,7 @@ impl Operator for Join {
     fn describe(&self) -> String {
         let pairs = self.left.keys.iter().zip(&self.right.keys);
         let on: Vec<_> = pairs.map(|(l, r)| format!("{l} = {r}")).collect();
-        let residual =
-            self.pairs.residual.as_ref().map(|r| format!(" residual={r}")).unwrap_or_default();
+        let residual = self.pairs.residual().map(|r| format!(" residual={r}")).unwrap_or_default();
         format!("{}Join on=[{}]{residual} (traces of both sides)", self.kind, on.join(", "))
     }
 }

@@ -8,6 +8,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, DynComparator, Float32Array, Float64Array, RecordBatch,
     make_comparator,
 };
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
@@ -110,22 +111,45 @@ pub fn canonical(array: &ArrayRef) -> Result<ArrayRef> {
 
 /// Compares rows of two sets of columns for equality, NULL equal to NULL.
 pub struct RowsEqual {
-    comparators: Vec<DynComparator>,
+    columns: Vec<Equal>,
+}
+
+/// How one column is compared.
+enum Equal {
+    /// 64-bit integers and times without NULL.
+    Longs(ScalarBuffer<i64>, ScalarBuffer<i64>),
+    Any(DynComparator),
+}
+
+/// The values of a column that are equal where these integers are.
+fn longs(column: &ArrayRef) -> Option<ScalarBuffer<i64>> {
+    let is_long = matches!(column.data_type(), DataType::Int64 | DataType::Timestamp(..));
+    (is_long && column.null_count() == 0).then(|| {
+        let data = column.to_data();
+        ScalarBuffer::new(data.buffers()[0].clone(), data.offset(), data.len())
+    })
 }
 
 impl RowsEqual {
     /// A comparison of `left[i]` with `right[i]`.
     pub fn new(left: &[ArrayRef], right: &[ArrayRef]) -> Result<Self> {
-        let mut comparators = Vec::with_capacity(left.len());
+        let mut columns = Vec::with_capacity(left.len());
         for (l, r) in left.iter().zip(right) {
-            comparators.push(make_comparator(l, r, SortOptions::default())?);
+            let same = l.data_type() == r.data_type();
+            columns.push(match (longs(l), longs(r)) {
+                (Some(l), Some(r)) if same => Equal::Longs(l, r),
+                _ => Equal::Any(make_comparator(l, r, SortOptions::default())?),
+            });
         }
-        Ok(Self { comparators })
+        Ok(Self { columns })
     }
 
     /// Whether row `l` of the left equals row `r` of the right.
     #[must_use]
     pub fn equal(&self, l: usize, r: usize) -> bool {
-        self.comparators.iter().all(|c| c(l, r) == Ordering::Equal)
+        self.columns.iter().all(|column| match column {
+            Equal::Longs(left, right) => left[l] == right[r],
+            Equal::Any(compare) => compare(l, r) == Ordering::Equal,
+        })
     }
 }

@@ -153,7 +153,10 @@ impl LinearSpec {
 
 impl AggregateMerger for LinearSpec {
     fn merge(&self, batches: &[Arc<Batch>]) -> Result<RecordBatch> {
-        let states: Vec<_> = batches.iter().map(|b| b.delta.rows.clone()).collect();
+        let mut states = Vec::with_capacity(batches.len());
+        for batch in batches {
+            states.extend(batch.deltas()?.into_iter().map(|delta| delta.rows));
+        }
         self.merge_states(&states)
     }
 }

@@ -2,8 +2,8 @@
 //! the other side's rows of its key change: only rows of touched keys are looked at, once with the
 //! other side as it was and once as it is.
 
-use crate::join::{OUTPUT_ROWS, Pairs};
 use crate::key::hash_arrays;
+use crate::pairs::{OUTPUT_ROWS, Pairs, Probes};
 use crate::recompute::distinct_keys;
 use crate::trace::{Batch, lookup_in};
 use crate::{Delta, Result, Trace};
@@ -107,7 +107,7 @@ impl Change<'_> {
         let mut keys = distinct_keys(&change.rows, width)?;
         let count = keys.first().map_or(1, |k| k.len());
         let mut hashes = hash_arrays(&keys, count)?;
-        if !self.pairs.has_residual() {
+        if self.pairs.residual().is_none() {
             let was = self.weights(&keys, &hashes, theirs)?;
             let is = self.weights(&keys, &hashes, self.other.batches())?;
             let turned = |key: &usize| (was[*key] > 0) != (is[*key] > 0);
@@ -121,7 +121,7 @@ impl Change<'_> {
         let mut found = Vec::new();
         lookup_in(ours, self.trace.keyer(), &keys, &hashes, &mut |batch, _, rows| {
             for rows in rows.chunks(OUTPUT_ROWS) {
-                found.push(batch.delta.take(&UInt32Array::from(rows.to_vec()))?);
+                found.push(batch.take(rows)?);
             }
             Ok(())
         })?;
@@ -138,7 +138,7 @@ impl Change<'_> {
         let mut sums = vec![0; hashes.len()];
         lookup_in(batches, self.other.keyer(), keys, hashes, &mut |batch, probes, rows| {
             for (probe, row) in probes.iter().zip(&rows) {
-                sums[*probe as usize] += batch.delta.weight(*row as usize);
+                sums[*probe as usize] += batch.weight(*row as usize);
             }
             Ok(())
         })?;
@@ -147,7 +147,7 @@ impl Change<'_> {
 
     /// How many partners each row has among the other side's batches.
     fn partners(&self, rows: &Delta, batches: &[Arc<Batch>]) -> Result<Vec<i64>> {
-        if !self.pairs.has_residual() {
+        if self.pairs.residual().is_none() {
             let keys = self.other.keyer().arrays(&rows.rows);
             let hashes = hash_arrays(&keys, rows.len())?;
             return self.weights(&keys, &hashes, batches);
@@ -164,12 +164,19 @@ impl Change<'_> {
             let length = piece.min(rows.len() - from);
             let part = once.slice(from, length);
             let is_left = self.is_left;
-            self.pairs.visit(&part, self.other, batches, is_left, &mut |probes, pairs| {
-                for (at, probe) in probes.iter().enumerate() {
-                    counts[from + *probe as usize] += pairs.weight(at);
-                }
-                Ok(())
-            })?;
+            let part = Probes::new(self.other.keyer(), &part)?;
+            self.pairs.visit(
+                &part,
+                self.other.keyer(),
+                batches,
+                is_left,
+                &mut |probes, pairs| {
+                    for (at, probe) in probes.iter().enumerate() {
+                        counts[from + *probe as usize] += pairs.weight(at);
+                    }
+                    Ok(())
+                },
+            )?;
         }
         Ok(counts)
     }

@@ -12,7 +12,7 @@ use crate::side::Side;
 use crate::split::{Split, column_of};
 use crate::trace::consolidate;
 use crate::{Delta, Error, Input, Operator, Result, Trace};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::PhysicalExpr;
@@ -106,7 +106,7 @@ impl Recompute {
         let hashes = hash_arrays(keys, keys.first().map_or(1, |k| k.len()))?;
         let mut found = Vec::new();
         self.side.trace.lookup(keys, &hashes, |batch, _, rows| {
-            found.push(batch.delta.take(&UInt32Array::from(rows))?);
+            found.push(batch.take(&rows)?);
             Ok(())
         })?;
         let Some(rows) = consolidate(found)? else {

@@ -4,6 +4,7 @@
 
 use crate::codec::{decode_columns, encode_columns};
 use crate::delta::batch_of;
+use crate::trace::ranges;
 use crate::{Batch, Delta, Result};
 use arrow::array::{ArrayRef, AsArray, UInt64Array};
 use arrow::buffer::Buffer;
@@ -60,7 +61,7 @@ impl Held {
     }
 
     /// The same, and puts the largest ones away where that is too much.
-    pub fn settle(&mut self, batches: &mut [Arc<Batch>]) {
+    pub fn settle(&mut self, batches: &mut Vec<Arc<Batch>>) {
         let excess = self.count(batches.iter());
         if let Some(shelf) = self.shelf.clone().filter(|_| excess > 0)
             && let Some(least) = least_to_shelve(&*shelf, excess, batches.iter())
@@ -110,20 +111,34 @@ pub fn least_to_shelve<'a>(
 }
 
 /// Puts the batches that hold at least so many bytes on the shelf. Returns whether one moved.
-pub fn shelve(shelf: &dyn Shelf, least: usize, batches: &mut [Arc<Batch>]) -> bool {
+pub fn shelve(shelf: &dyn Shelf, least: usize, batches: &mut Vec<Arc<Batch>>) -> bool {
     let mut moved = false;
-    for batch in batches.iter_mut().filter(|batch| batch.resident() >= least) {
-        if let Some(there) = on_shelf(shelf, batch) {
-            *batch = Arc::new(there);
-            moved = true;
-        }
+    for batch in std::mem::take(batches) {
+        let there = (batch.resident() >= least).then(|| in_pieces(shelf, &batch)).flatten();
+        moved |= there.is_some();
+        batches.extend(there.unwrap_or_else(|| vec![batch]));
     }
     moved
 }
 
+/// The same batch on the shelf, in pieces if it is larger than a merge would have made it; None: it stays
+/// where it is.
+fn in_pieces(shelf: &dyn Shelf, batch: &Arc<Batch>) -> Option<Vec<Arc<Batch>>> {
+    let there = |piece: &Batch| on_shelf(shelf, piece).map(Arc::new);
+    let count = batch.bytes().div_ceil(shelf.piece_bytes().max(1));
+    if !batch.is_linked() || count < 2 {
+        return there(batch).map(|there| vec![there]);
+    }
+    let ranges = ranges(std::slice::from_ref(batch), count);
+    let pieces: Vec<Batch> = ranges.iter().filter_map(|range| batch.between(range)).collect();
+    let pieces = pieces.into_iter().enumerate();
+    pieces.map(|(at, piece)| there(&if at > 0 { piece.continuing() } else { piece })).collect()
+}
+
 /// The same batch on the shelf; None: it stays where it is.
 pub(crate) fn on_shelf(shelf: &dyn Shelf, batch: &Batch) -> Option<Batch> {
-    let delta = &batch.delta;
+    let delta = batch.sorted(0, batch.len());
+    let Ok(delta) = delta else { return None };
     let mut fields: Vec<_> = delta.rows.schema_ref().fields().iter().cloned().collect();
     let mut columns = delta.rows.columns().to_vec();
     if let Some(weights) = &delta.weights {
@@ -250,7 +265,7 @@ mod tests {
             }
             assert!(trace.len() < 500_000, "{} rows", trace.len());
         }
-        let all: Vec<_> = trace.batches().iter().map(|b| b.delta.clone()).collect();
+        let all = trace.batches().iter().flat_map(|b| b.deltas().unwrap()).collect();
         let left = crate::consolidate(all).unwrap();
         assert!(left.is_none_or(|rows| rows.is_empty()));
         drop(held);
@@ -265,8 +280,9 @@ mod tests {
         let batch = &trace.batches()[0];
         let there = on_shelf(&*shelf, batch).unwrap();
         assert_eq!((there.id, &there.hashes), (batch.id, &batch.hashes));
-        assert_eq!(there.delta.rows, batch.delta.rows);
-        assert_eq!(there.delta.weights, batch.delta.weights);
         assert_eq!(there.resident(), 0);
+        let [there, before] = [&there, &**batch].map(|b| b.sorted(0, b.len()).unwrap());
+        assert_eq!(there.rows, before.rows);
+        assert_eq!(there.weights, before.weights);
     }
 }

@@ -118,7 +118,7 @@ impl TemporalJoin {
         let hashes = hash_arrays(keys, count)?;
         let mut found = Vec::new();
         self.right.trace.lookup(keys, &hashes, |batch, _, rows| {
-            found.push(batch.delta.take(&UInt32Array::from(rows))?);
+            found.push(batch.take(&rows)?);
             Ok(())
         })?;
         // What one batch adds another may have let go.
@@ -224,8 +224,11 @@ impl TemporalJoin {
 
     fn settle_all(&mut self, settled: i64) -> Result<()> {
         self.unsettled = None;
-        let batches = self.right.trace.batches().iter().map(|b| b.delta.clone()).collect();
-        let Some(all) = consolidate(batches)? else { return Ok(()) };
+        let mut deltas = Vec::new();
+        for batch in self.right.trace.batches() {
+            deltas.extend(batch.deltas()?);
+        }
+        let Some(all) = consolidate(deltas)? else { return Ok(()) };
         let (distinct, numbers) = self.numbered(&all.rows.columns()[..self.right.keys.len()])?;
         let count = distinct.first().map_or(0, |k| k.len());
         let versions = self.versions(all, &numbers, count)?;

@@ -2,26 +2,31 @@
 //! hash of its key. New rows come in as a small batch; batches of similar size are merged, so a
 //! trace of n rows has O(log n) of them and every row is rewritten O(log n) times.
 //!
+//! Rows are not copied where they are many: what is sorted and merged is an index of them ([`batch`]).
+//!
 //! A batch never changes once it is made: a reader that holds a list of batches has a snapshot,
 //! and a checkpoint writes each batch once. It may move to a shelf, where it is the same.
 
+mod batch;
 mod merge;
 #[cfg(test)]
 mod tests;
 
 use crate::beside::{Beside, Merging};
 use crate::group::AggregateMerger;
-use crate::join::both;
-use crate::key::{Keyer, RowsEqual, ordered};
+use crate::key::{Keyer, ordered};
 use crate::shelf::{Held, Shelf, on_shelf, shelve};
 use crate::{Delta, Result};
-use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::buffer::ScalarBuffer;
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
+use batch::Part;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
+pub(crate) use batch::Picked;
+pub use batch::{Batch, link_parts_of};
+pub use merge::consolidate;
 pub(crate) use merge::{concat, merge};
 
 /// Partial states are merged when the older batch is less than this many times the size of the newer:
@@ -33,8 +38,6 @@ const MERGE_TOGETHER: usize = 4;
 /// Most bytes that a merge puts into one batch: a column of text holds at most 2 GiB, and a merge takes
 /// as much in memory once more. A shelf may want less.
 const PIECE_BYTES: usize = 1 << 30;
-/// Merges that a step waits for are made by two threads from this size on, if there is memory for both.
-const PARALLEL_BYTES: usize = 32 << 20;
 /// Hashes that are looked at for each piece of a merge, to make the pieces equally large.
 const SAMPLES: usize = 64;
 /// Rows without a key gain nothing by lying together, but many small batches cost at every read.
@@ -42,106 +45,6 @@ const APPEND_ROWS: usize = 1 << 17;
 
 /// Batch ids are unique within a process, and above every id that was loaded from disk.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
-/// An immutable sorted run of rows.
-#[derive(Debug)]
-pub struct Batch {
-    /// Names the batch in checkpoints; never reused for other content.
-    pub id: u64,
-    /// The hash of each row's key, ascending. Empty in traces without a key.
-    pub hashes: ScalarBuffer<u64>,
-    /// The rows, with their weights.
-    pub delta: Delta,
-    bytes: usize,
-    /// Whether it is on a shelf.
-    shelved: bool,
-    /// Whether it is another piece of the merge that made the batch before it.
-    continues: bool,
-}
-
-impl Batch {
-    /// A batch made of rows that are already in the order of their hashes.
-    #[must_use]
-    pub fn new(hashes: impl Into<ScalarBuffer<u64>>, delta: Delta) -> Self {
-        Self::of(NEXT_ID.fetch_add(1, Ordering::Relaxed), hashes.into(), delta)
-    }
-
-    /// A batch that was stored under this id.
-    #[must_use]
-    pub fn restored(id: u64, hashes: impl Into<ScalarBuffer<u64>>, delta: Delta) -> Self {
-        NEXT_ID.fetch_max(id + 1, Ordering::Relaxed);
-        Self::of(id, hashes.into(), delta)
-    }
-
-    fn of(id: u64, hashes: ScalarBuffer<u64>, delta: Delta) -> Self {
-        // Columns may be slices of one buffer: each counts with what it shows.
-        let column = |c: &ArrayRef| {
-            c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size())
-        };
-        let rows: usize = delta.rows.columns().iter().map(column).sum();
-        let weights = delta.weights.as_ref().map_or(0, |weights| weights.len() * 8);
-        let bytes = rows + weights + hashes.len() * 8;
-        Self { id, hashes, delta, bytes, shelved: false, continues: false }
-    }
-
-    /// The same batch where it lies on a shelf.
-    pub(crate) fn shelved(&self, hashes: ScalarBuffer<u64>, delta: Delta, bytes: usize) -> Self {
-        Self { id: self.id, hashes, delta, bytes, shelved: true, continues: self.continues }
-    }
-
-    /// The same batch as a piece of the one before it.
-    fn continuing(&self) -> Self {
-        let (hashes, delta) = (self.hashes.clone(), self.delta.clone());
-        Self {
-            id: self.id,
-            hashes,
-            delta,
-            bytes: self.bytes,
-            shelved: self.shelved,
-            continues: true,
-        }
-    }
-
-    /// The rows whose hashes are in this range; None: there are none.
-    fn between(&self, range: &RangeInclusive<u64>) -> Option<Self> {
-        let from = self.hashes.partition_point(|h| h < range.start());
-        let to = self.hashes.partition_point(|h| h <= range.end());
-        (from < to).then(|| self.slice(from, to - from))
-    }
-
-    /// Some of the rows, as a batch of their own that holds on to all of this one.
-    fn slice(&self, from: usize, length: usize) -> Self {
-        let hashes = self.hashes.slice(from, length);
-        let bytes = self.bytes * length / self.len().max(1);
-        let delta = self.delta.slice(from, length);
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { id, hashes, delta, bytes, shelved: self.shelved, continues: self.continues }
-    }
-
-    /// The number of rows.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.delta.len()
-    }
-
-    /// Whether there are no rows.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.delta.is_empty()
-    }
-
-    /// Its bytes, in memory or on a shelf.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Its bytes in memory that counts.
-    #[must_use]
-    pub fn resident(&self) -> usize {
-        if self.shelved { 0 } else { self.bytes }
-    }
-}
 
 /// What happens when batches meet.
 #[derive(Clone, Debug)]
@@ -253,7 +156,7 @@ impl Trace {
             let (older, newer) = (&self.batches[at - 1], &self.batches[at]);
             let continues = older.hashes.last() < newer.hashes.first();
             if continues && older.bytes() >= least && newer.bytes() >= least {
-                self.batches[at] = Arc::new(newer.continuing());
+                self.batches[at] = Arc::new(newer.whole().continuing());
             }
         }
     }
@@ -265,7 +168,8 @@ impl Trace {
         }
         let batch = match self.merge {
             Merge::Append => Batch::new(Vec::new(), delta),
-            _ => sort(&self.keyer, delta)?,
+            Merge::Sum => sort(&self.keyer, delta)?,
+            Merge::States(_) => sorted(&self.keyer, delta, false)?,
         };
         self.push(Arc::new(batch))
     }
@@ -301,11 +205,7 @@ impl Trace {
                     end = self.batches.len();
                 }
                 (None, _) => {
-                    let inputs = &self.batches[first..end];
-                    let merged = match self.merged_by_two(inputs, bytes)? {
-                        Some(merged) => merged,
-                        None => self.merged(inputs)?,
-                    };
+                    let merged = self.merged(&self.batches[first..end])?;
                     let made = merged.len();
                     self.batches.splice(first..end, merged);
                     end = first + made;
@@ -376,6 +276,11 @@ impl Trace {
     /// What several batches hold, as one or, where that would be too large, in pieces: one for each range
     /// of hashes, which together are one sorted run.
     fn merged(&self, batches: &[Arc<Batch>]) -> Result<Vec<Arc<Batch>>> {
+        if self.links(batches)
+            && let Some(one) = merge::link(batches)?
+        {
+            return Ok(Some(one).filter(|b| !b.is_empty()).map(Arc::new).into_iter().collect());
+        }
         let bytes: usize = batches.iter().map(|b| b.bytes()).sum();
         let ranges = match self.merge {
             Merge::Append => Vec::new(),
@@ -411,36 +316,12 @@ impl Trace {
         Ok(made)
     }
 
-    /// The same by two threads, in two pieces; None: it is too small for that, or too large.
-    fn merged_by_two(
-        &self,
-        batches: &[Arc<Batch>],
-        bytes: usize,
-    ) -> Result<Option<Vec<Arc<Batch>>>> {
-        let room = self.shelf.as_ref().is_none_or(|shelf| shelf.excess(2 * bytes) == 0);
-        if !(PARALLEL_BYTES..=self.piece_bytes()).contains(&bytes)
-            || !room
-            || self.order().is_none()
-        {
-            return Ok(None);
-        }
-        let [first, second] = &ranges(batches, 2)[..] else { return Ok(None) };
-        let piece = |range: &RangeInclusive<u64>| -> Result<Option<Batch>> {
-            let parts = batches.iter().filter_map(|b| b.between(range)).map(Arc::new);
-            match parts.collect::<Vec<_>>().as_slice() {
-                [] => Ok(None),
-                parts => {
-                    Ok(Some(merge(&self.keyer, &self.merge, parts)?).filter(|b| !b.is_empty()))
-                }
-            }
-        };
-        let [first, second] = both(true, || piece(first), || piece(second))?;
-        let mut made = Vec::with_capacity(2);
-        for mut piece in [first?, second?].into_iter().flatten() {
-            piece.continues = !made.is_empty();
-            made.push(Arc::new(piece));
-        }
-        Ok(Some(made))
+    /// Whether the rows of these batches may stay where they are when they are merged: in memory, of which
+    /// there is enough. Rows that are ordered by time leave from the front.
+    fn links(&self, batches: &[Arc<Batch>]) -> bool {
+        let there = batches.iter().all(|batch| batch.resident() == batch.bytes());
+        let enough = self.shelf.as_ref().is_none_or(|shelf| shelf.excess(0) == 0);
+        matches!(self.merge, Merge::Sum) && !self.keyer.is_by_value() && there && enough
     }
 
     /// Most bytes that a merge puts into one batch.
@@ -487,12 +368,12 @@ impl Trace {
             if count == 0 {
                 continue;
             }
-            taken.push(batch.delta.slice(0, count));
-            let mut rest = batch.slice(count, batch.len() - count);
+            taken.push(batch.sorted(0, count)?);
+            let mut rest = batch.part_of(count, batch.len() - count);
             if rest.len() < count {
                 // A slice would hold on to the memory of what is gone.
-                let all = UInt32Array::from_iter_values(0..rest.len() as u32);
-                rest = Batch::new(rest.hashes.to_vec(), rest.delta.take(&all)?);
+                let all: Vec<u32> = (0..rest.len() as u32).collect();
+                rest = Batch::new(rest.hashes.to_vec(), rest.take(&all)?);
             }
             *batch = Arc::new(rest);
         }
@@ -560,16 +441,27 @@ pub(crate) fn lookup_in(
         return Ok(());
     }
     let order = sorted_order(hashes);
+    let sorted: Vec<u64> = order.iter().map(|probe| hashes[*probe as usize]).collect();
+    lookup_sorted(batches, keyer, keys, (&sorted, &order), found)
+}
+
+/// The same with hashes in ascending order, and the position in `keys` of each.
+pub(crate) fn lookup_sorted(
+    batches: &[Arc<Batch>],
+    keyer: &Keyer,
+    keys: &[ArrayRef],
+    (hashes, order): (&[u64], &[u32]),
+    found: &mut Found<'_>,
+) -> Result<()> {
     for batch in batches {
-        let stored = keyer.arrays(&batch.delta.rows);
-        let equal = RowsEqual::new(keys, &stored)?;
+        let mut compare = batch.compare(keyer, keys);
         let (mut probes, mut rows) = (Vec::new(), Vec::new());
         let mut from = 0;
-        for probe in &order {
-            let range = equal_range(&batch.hashes, from, hashes[*probe as usize]);
+        for (hash, probe) in hashes.iter().zip(order) {
+            let range = equal_range(&batch.hashes, from, *hash);
             from = range.start;
             for row in range {
-                if equal.equal(*probe as usize, row) {
+                if compare.equal(*probe as usize, row)? {
                     probes.push(*probe);
                     rows.push(row as u32);
                 }
@@ -601,7 +493,7 @@ fn equal_range(hashes: &[u64], from: usize, hash: u64) -> Range<usize> {
 }
 
 /// The hashes of several batches in about so many ranges of as many rows each.
-fn ranges(batches: &[Arc<Batch>], count: usize) -> Vec<RangeInclusive<u64>> {
+pub(crate) fn ranges(batches: &[Arc<Batch>], count: usize) -> Vec<RangeInclusive<u64>> {
     let rows: usize = batches.iter().map(|b| b.len()).sum();
     let every = (rows / (count.max(1) * SAMPLES)).max(1);
     let mut samples: Vec<u64> = batches
@@ -666,37 +558,23 @@ fn bucket_shift(rows: usize) -> u32 {
     64 - (rows / 32).max(2).ilog2().clamp(1, 16)
 }
 
-/// Sorts rows by the hash of their key into a batch.
+/// Sorts rows by the hash of their key into a batch. Many rows stay where they are.
 pub(crate) fn sort(keyer: &Keyer, delta: Delta) -> Result<Batch> {
-    let hashes = keyer.hash(&delta.rows)?;
-    sort_hashed(hashes, delta)
+    sorted(keyer, delta, !keyer.is_by_value())
 }
 
-/// Sorts rows by hashes that are known already.
-pub(crate) fn sort_hashed(hashes: Vec<u64>, delta: Delta) -> Result<Batch> {
+/// The same; rows that do not stay lie in the order of their hashes, as merging states of one hash likes it.
+pub(crate) fn sorted(keyer: &Keyer, delta: Delta, may_stay: bool) -> Result<Batch> {
+    let hashes = keyer.hash(&delta.rows)?;
     if hashes.is_sorted() {
         return Ok(Batch::new(hashes, delta));
     }
     let order = sorted_order(&hashes);
     let sorted: Vec<u64> = order.iter().map(|i| hashes[*i as usize]).collect();
-    Ok(Batch::new(sorted, delta.take(&UInt32Array::from(order))?))
-}
-
-/// Adds up the weights of equal rows over several deltas.
-pub fn consolidate(deltas: Vec<Delta>) -> Result<Option<Delta>> {
-    let mut batches = Vec::with_capacity(deltas.len());
-    let mut width = 0;
-    for delta in deltas.into_iter().filter(|d| !d.is_empty()) {
-        width = delta.rows.num_columns();
-        batches.push(delta);
+    let part = Part::new(delta);
+    if may_stay && part.can_be_linked() {
+        let places = order.into_iter().map(|row| batch::place(0, row)).collect();
+        return Ok(Batch::linked(sorted, places, vec![Arc::new(part)]));
     }
-    if batches.is_empty() {
-        return Ok(None);
-    }
-    let keyer = Keyer::new((0..width).collect());
-    let mut sorted = Vec::with_capacity(batches.len());
-    for delta in batches {
-        sorted.push(Arc::new(sort(&keyer, delta)?));
-    }
-    Ok(Some(merge(&keyer, &Merge::Sum, &sorted)?.delta))
+    Ok(Batch::new(sorted, part.delta.take(&UInt32Array::from(order))?))
 }

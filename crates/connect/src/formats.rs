@@ -14,6 +14,7 @@ mod infer;
 mod ipc;
 mod json;
 mod nested;
+mod plain;
 mod text;
 mod types;
 mod watched;

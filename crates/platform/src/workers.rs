@@ -157,10 +157,12 @@ fn decode(mut bytes: Bytes) -> Result<Vec<Part>, String> {
         // Arrow's reader may panic at bytes that lie.
         let read = catch_unwind(AssertUnwindSafe(|| decode_batch(0, &stored, None)));
         let batch = read.map_err(|_| "a part's rows cannot be read")?.map_err(|e| e.to_string())?;
-        if batch.delta.weights.is_some() {
+        if batch.is_weighted() {
             return Err("a part's rows have weights".to_owned());
         }
-        parts.push(Part { view: header.view, rows: batch.delta.rows.clone() });
+        let deltas = batch.deltas().map_err(|e| e.to_string())?;
+        let rows = deltas.into_iter().map(|delta| delta.rows);
+        parts.extend(rows.map(|rows| Part { view: header.view.clone(), rows }));
     }
     Ok(parts)
 }

@@ -8,9 +8,8 @@
 //! plan at all ([`ServedView::matching`]).
 
 use crate::{Error, Result};
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::kernels::cmp;
-use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -142,9 +141,7 @@ impl ServedView {
         let mut trace: Trace = spec.state_trace();
         trace.restore(self.batches());
         let mut table = GroupTable::new(spec)?;
-        trace.lookup(&keys, &hashes, |batch, _, rows| {
-            table.merge(&take_record_batch(&batch.delta.rows, &UInt32Array::from(rows))?)
-        })?;
+        trace.lookup(&keys, &hashes, |batch, _, rows| table.merge(&batch.take(&rows)?.rows))?;
         Ok(table.into_values()?)
     }
 
@@ -197,10 +194,8 @@ impl ServedView {
         // Equal rows are all kept or all left out, so their weights add up as before.
         let mut batches = Vec::new();
         for batch in self.batches() {
-            let delta = batch.delta.filter(&equal(&batch.delta.rows, &wanted)?)?;
-            if !delta.is_empty() {
-                batches.push(Arc::new(Batch::new(Vec::<u64>::new(), delta)));
-            }
+            let found = batch.filtered(|rows| equal(rows, &wanted))?.into_iter();
+            batches.extend(found.map(|delta| Arc::new(Batch::new(Vec::<u64>::new(), delta))));
         }
         self.finish(&batches).map(Some)
     }

@@ -214,7 +214,8 @@ impl Share {
             let (view, version, circuit) = &self.views[at];
             let id = (view.name.clone(), *version);
             for batch in circuit.generations().iter().flat_map(|g| g.trace.batches()) {
-                parts.push(Part { view: id.clone(), rows: batch.delta.rows.clone() });
+                let rows = batch.deltas()?.into_iter().map(|delta| delta.rows);
+                parts.extend(rows.map(|rows| Part { view: id.clone(), rows }));
             }
             let empty = self.empty(view)?;
             self.views[at].2 = empty;

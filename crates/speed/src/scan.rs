@@ -6,8 +6,8 @@
 use crate::driver::Attached;
 use crate::replay::Progress;
 use crate::{Error, Result};
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -92,23 +92,61 @@ struct Pending {
     wanted: Wanted,
     sources: usize,
     append_only: bool,
-    deltas: Vec<Delta>,
+    dealt: Vec<Dealt>,
     rows: usize,
     bytes: usize,
     most_bytes: usize,
 }
 
+/// Decoded rows for one circuit.
+struct Dealt {
+    batch: RecordBatch,
+    /// Which of the batch are for it; None: all.
+    rows: Option<Vec<u32>>,
+}
+
+impl Dealt {
+    fn whole(batch: RecordBatch) -> Self {
+        Self { batch, rows: None }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.as_ref().map_or(self.batch.num_rows(), Vec::len)
+    }
+}
+
 impl Pending {
-    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.rows += batch.num_rows();
+    fn push(&mut self, dealt: Dealt) {
+        self.rows += dealt.len();
         // Of slices only what they show.
-        let sizes = batch.columns().iter().map(|c| c.to_data().get_slice_memory_size());
-        self.bytes += sizes.filter_map(std::result::Result::ok).sum::<usize>();
-        self.deltas.push(match self.append_only {
+        let sizes = dealt.batch.columns().iter().map(|c| c.to_data().get_slice_memory_size());
+        let bytes = sizes.filter_map(std::result::Result::ok).sum::<usize>();
+        self.bytes += bytes * dealt.len() / dealt.batch.num_rows().max(1);
+        self.dealt.push(dealt);
+    }
+
+    fn delta(&self, batch: &RecordBatch) -> Result<Delta> {
+        Ok(match self.append_only {
             true => Delta::insert(batch.clone()),
             false => Delta::from_weighted_batch(batch)?,
-        });
-        Ok(())
+        })
+    }
+
+    /// The rows: those that were dealt out of many batches in one, into which each is copied once.
+    fn deltas(&self) -> Result<Vec<Delta>> {
+        if self.dealt.iter().all(|dealt| dealt.rows.is_none()) {
+            return self.dealt.iter().map(|dealt| self.delta(&dealt.batch)).collect();
+        }
+        let mut places = Vec::with_capacity(self.rows);
+        for (number, dealt) in self.dealt.iter().enumerate() {
+            match &dealt.rows {
+                Some(rows) => places.extend(rows.iter().map(|row| (number, *row as usize))),
+                None => places.extend((0..dealt.batch.num_rows()).map(|row| (number, row))),
+            }
+        }
+        let batches: Vec<_> = self.dealt.iter().map(|dealt| &dealt.batch).collect();
+        let rows = interleave_record_batch(&batches, &places);
+        Ok(vec![self.delta(&rows.map_err(kaplan_circuit::Error::from)?)?])
     }
 
     fn is_full(&self) -> bool {
@@ -117,18 +155,19 @@ impl Pending {
 
     /// The step's input; None: there is none.
     fn take(&mut self) -> Result<Option<Vec<Vec<Delta>>>> {
-        (self.rows, self.bytes) = (0, 0);
-        if self.deltas.is_empty() {
+        if self.dealt.is_empty() {
             return Ok(None);
         }
+        let rows = self.deltas()?;
+        (self.rows, self.bytes) = (0, 0);
+        self.dealt.clear();
         let mut deltas: Vec<Vec<Delta>> = vec![Vec::new(); self.sources];
         for (source, columns) in &self.wanted.sources {
-            for delta in &self.deltas {
+            for delta in &rows {
                 let rows = delta.rows.project(columns).map_err(kaplan_circuit::Error::from)?;
                 deltas[*source].push(delta.with_rows(rows));
             }
         }
-        self.deltas.clear();
         Ok(Some(deltas))
     }
 }
@@ -139,8 +178,8 @@ impl Scan {
         let (wanted, append_only) = (self.wanted.clone(), self.append_only);
         let room = circuit.shelf().map(|shelf| shelf.piece_bytes().saturating_mul(STEP_PIECES));
         let most_bytes = room.unwrap_or(STEP_BYTES).min(STEP_BYTES);
-        let (deltas, rows, bytes) = (Vec::new(), 0, 0);
-        Pending { wanted, sources, append_only, deltas, rows, bytes, most_bytes }
+        let (dealt, rows, bytes) = (Vec::new(), 0, 0);
+        Pending { wanted, sources, append_only, dealt, rows, bytes, most_bytes }
     }
 }
 
@@ -154,7 +193,7 @@ pub(crate) struct Takers {
 }
 
 /// Decoded rows on their way to one circuit.
-type Rows = BoxStream<'static, std::result::Result<RecordBatch, DataFusionError>>;
+type Rows = BoxStream<'static, std::result::Result<Dealt, DataFusionError>>;
 
 impl Takers {
     /// As many circuits as help, at most this many.
@@ -248,7 +287,8 @@ fn dealt(parts: Vec<SendableRecordBatchStream>, count: usize) -> Vec<Rows> {
     for (n, part) in parts.into_iter().enumerate() {
         hands[n % count].push(part);
     }
-    hands.into_iter().map(|hand| futures::stream::select_all(hand).boxed()).collect()
+    let hands = hands.into_iter().map(futures::stream::select_all);
+    hands.map(|hand| hand.map(|batch| batch.map(Dealt::whole)).boxed()).collect()
 }
 
 /// The parts decoded by tasks of their own, ahead of the circuits; each row goes to the circuit that
@@ -267,7 +307,7 @@ fn decoded(
             while let Some(batch) = part.next().await {
                 for (sender, rows) in senders.iter().zip(split(batch, by, senders.len())) {
                     // Nobody receives after an error.
-                    if rows.as_ref().map_or(true, |r| r.num_rows() > 0)
+                    if rows.as_ref().map_or(true, |r| r.len() > 0)
                         && sender.send(rows).await.is_err()
                     {
                         return;
@@ -287,8 +327,8 @@ fn split(
     batch: std::result::Result<RecordBatch, DataFusionError>,
     by: Option<usize>,
     count: usize,
-) -> Vec<std::result::Result<RecordBatch, DataFusionError>> {
-    let Some(column) = by else { return vec![batch] };
+) -> Vec<std::result::Result<Dealt, DataFusionError>> {
+    let Some(column) = by else { return vec![batch.map(Dealt::whole)] };
     match batch.and_then(|batch| split_by(&batch, column, count)) {
         Ok(rows) => rows.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error)],
@@ -299,7 +339,7 @@ fn split_by(
     batch: &RecordBatch,
     column: usize,
     count: usize,
-) -> std::result::Result<Vec<RecordBatch>, DataFusionError> {
+) -> std::result::Result<Vec<Dealt>, DataFusionError> {
     let external = |e: kaplan_circuit::Error| DataFusionError::External(Box::new(e));
     let key = kaplan_circuit::canonical(batch.column(column)).map_err(external)?;
     let hashes = kaplan_circuit::hash_arrays(&[key], batch.num_rows()).map_err(external)?;
@@ -308,8 +348,7 @@ fn split_by(
     for (row, hash) in hashes.iter().enumerate() {
         taken[circuit(hash)].push(row as u32);
     }
-    let rows = taken.into_iter().map(|rows| take_record_batch(batch, &UInt32Array::from(rows)));
-    Ok(rows.collect::<std::result::Result<_, _>>()?)
+    Ok(taken.into_iter().map(|rows| Dealt { batch: batch.clone(), rows: Some(rows) }).collect())
 }
 
 /// Feeds one circuit.
@@ -321,17 +360,18 @@ async fn take_in(
     progress: &Progress,
 ) -> Result<Circuit> {
     loop {
-        let batch = rows.next().await.transpose()?;
-        if let Some(batch) = &batch {
-            progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            pending.push(batch)?;
+        let dealt = rows.next().await.transpose()?;
+        let ended = dealt.is_none();
+        if let Some(dealt) = dealt {
+            progress.rows.fetch_add(dealt.len() as u64, Ordering::Relaxed);
+            pending.push(dealt);
         }
-        if (batch.is_none() || pending.is_full())
+        if (ended || pending.is_full())
             && let Some(deltas) = pending.take()?
         {
             circuit = step(circuit, deltas, now.clone()).await?;
         }
-        if batch.is_none() {
+        if ended {
             return Ok(circuit);
         }
     }

@@ -390,7 +390,7 @@ async fn state_is_bounded_where_sql_bounds_it() {
 
 /// The rows that a trace holds once equal ones are added up.
 fn net(batches: &[Arc<kaplan_circuit::Batch>]) -> usize {
-    let deltas: Vec<_> = batches.iter().map(|b| b.delta.clone()).collect();
+    let deltas: Vec<_> = batches.iter().flat_map(|b| b.deltas().unwrap()).collect();
     let mut counts = std::collections::BTreeMap::<String, i64>::new();
     for delta in &deltas {
         for row in 0..delta.len() {

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use super::*;
-use arrow::array::{AsArray, Int64Array};
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
 
 fn trace(merge: Merge) -> Trace {
     let schema = Schema::new(vec![Field::new("k", DataType::Int64, false)]);
@@ -97,9 +101,11 @@ fn what_is_merged_elsewhere_is_there_once() {
         expected.retain(|_, weight| *weight != 0);
         let mut found = std::collections::BTreeMap::new();
         for batch in trace.batches() {
-            let values = batch.delta.rows.column(0).as_primitive::<Int64Type>().values();
-            for (row, value) in values.iter().enumerate() {
-                *found.entry(*value).or_insert(0) += batch.delta.weight(row);
+            for delta in batch.deltas().unwrap() {
+                let values = delta.rows.column(0).as_primitive::<Int64Type>().values();
+                for (row, value) in values.iter().enumerate() {
+                    *found.entry(*value).or_insert(0) += delta.weight(row);
+                }
             }
         }
         found.retain(|_, weight| *weight != 0);
@@ -120,41 +126,152 @@ fn rows_without_a_key_are_not_written_again_and_again() {
     assert!(trace.batches().len() <= 20, "{} batches", trace.batches().len());
 }
 
-#[test]
-fn two_threads_merge_to_the_same_rows() {
-    let trace = trace(Merge::Sum);
-    let key = |batch: &Batch, row: usize| {
-        batch.delta.rows.column(0).as_primitive::<Int64Type>().value(row)
-    };
-    let all = |batches: &[Arc<Batch>]| {
-        let rows = batches.iter().flat_map(|b| {
-            (0..b.len()).map(|row| (b.hashes[row], key(b, row), b.delta.weight(row)))
-        });
-        rows.collect::<Vec<_>>()
-    };
-    let batch = |values: std::ops::Range<i64>, weight: Option<i64>| {
-        let delta = rows(&trace, values);
-        let weights = weight.map(|w| Int64Array::from_value(w, delta.len()));
-        Arc::new(sort(trace.keyer(), Delta { weights, ..delta }).unwrap())
-    };
-    let cases = [
-        vec![batch(0..1_000, None), batch(500..700, None), batch(0..3, None)],
-        vec![batch(0..1_000, Some(1)), batch(200..900, Some(-1)), batch(5..6, None)],
-        // Nothing is left of one half, or of both; one hash alone.
-        vec![batch(0..100, Some(1)), batch(0..99, Some(-1))],
-        vec![batch(0..100, None), batch(0..100, Some(-1))],
-        vec![batch(7..8, None), batch(7..8, None)],
+/// Rows of a key, a value and text.
+fn wide(rng: &mut ChaCha8Rng, keys: std::ops::Range<i64>) -> (SchemaRef, Delta) {
+    let fields = [("k", DataType::Int64), ("v", DataType::Int64), ("text", DataType::Utf8)];
+    let fields: Vec<_> = fields.map(|(name, of)| Field::new(name, of, false)).into();
+    let schema = Arc::new(Schema::new(fields));
+    let rows = if rng.random_bool(0.5) { rng.random_range(1..8) } else { rng.random_range(1..120) };
+    let pairs: Vec<(i64, i64)> =
+        (0..rows).map(|_| (rng.random_range(keys.clone()), rng.random_range(0..3))).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(pairs.iter().map(|p| p.0))),
+        Arc::new(Int64Array::from_iter_values(pairs.iter().map(|p| p.1))),
+        Arc::new(StringArray::from_iter_values(pairs.iter().map(|p| format!("{p:?}")))),
     ];
-    for (number, batches) in cases.into_iter().enumerate() {
-        let expected = trace.merged(&batches).unwrap();
-        let Some(found) = trace.merged_by_two(&batches, PARALLEL_BYTES).unwrap() else {
-            panic!("case {number} was not merged");
-        };
-        assert_eq!(all(&found), all(&expected), "case {number}");
-        assert!(found.iter().skip(1).all(|piece| piece.continues), "case {number}");
-        assert!(found.first().is_none_or(|piece| !piece.continues), "case {number}");
+    let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    let weights = match rng.random_range(0..5) {
+        1 => Some((0..rows.num_rows()).map(|_| rng.random_range(-2..3)).collect()),
+        2 => Some((0..rows.num_rows()).map(|_| -1).collect()),
+        _ => None,
+    };
+    (schema, Delta { rows, weights })
+}
+
+/// The sums of the weights of rows, without those that are zero.
+fn sums<'a>(deltas: impl IntoIterator<Item = &'a Delta>) -> BTreeMap<(i64, i64, String), i64> {
+    let mut sums = BTreeMap::new();
+    for delta in deltas {
+        let [k, v] = [0, 1].map(|c| delta.rows.column(c).as_primitive::<Int64Type>());
+        let text = delta.rows.column(2).as_string::<i32>();
+        for row in 0..delta.len() {
+            let of = (k.value(row), v.value(row), text.value(row).to_owned());
+            *sums.entry(of).or_insert(0) += delta.weight(row);
+        }
     }
-    let large = vec![batch(0..10, None), batch(0..10, None)];
-    assert!(trace.merged_by_two(&large, PIECE_BYTES + 1).unwrap().is_none());
-    assert!(trace.merged_by_two(&large, PARALLEL_BYTES - 1).unwrap().is_none());
+    sums.retain(|_, weight| *weight != 0);
+    sums
+}
+
+#[test]
+fn rows_that_stay_where_they_are_are_the_same() {
+    link_parts_of(1_000);
+    let mut linked = 0;
+    for seed in 0..60 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let keys = [1, 5, 1_000][seed as usize % 3];
+        let (schema, _) = wide(&mut rng, 0..keys);
+        let mut trace = Trace::new(schema, vec![0], Merge::Sum);
+        let mut given = Vec::new();
+        for _ in 0..rng.random_range(1..60) {
+            let (_, delta) = wide(&mut rng, 0..keys);
+            given.push(delta.clone());
+            trace.insert(delta).unwrap();
+            if rng.random_ratio(1, 20) {
+                trace.compact().unwrap();
+            }
+            if rng.random_ratio(1, 10) {
+                let stored = trace.batches().iter().map(|batch| {
+                    let bytes = crate::encode_batch(batch).unwrap();
+                    crate::decode_batch(batch.id, &bytes, Some(trace.keyer())).map(Arc::new)
+                });
+                let stored = stored.collect::<Result<_>>().unwrap();
+                trace.restore(stored);
+            }
+        }
+        linked += trace.batches().iter().filter(|batch| batch.parts().len() > 1).count();
+        let expected = sums(&given);
+        let all: Vec<_> = trace.batches().iter().flat_map(|b| b.deltas().unwrap()).collect();
+        assert_eq!(sums(&all), expected, "seed {seed}");
+        let consolidated = consolidate(given).unwrap();
+        assert_eq!(sums(&consolidated), expected, "seed {seed}");
+        for batch in trace.batches() {
+            assert!(batch.hashes.is_sorted(), "seed {seed}");
+            assert_eq!(batch.len(), batch.deltas().unwrap().iter().map(Delta::len).sum::<usize>());
+            // In order, as a whole, in ranges of hashes, and by what is in the rows.
+            let whole = sums(&batch.deltas().unwrap());
+            let sorted = batch.sorted(0, batch.len()).unwrap();
+            assert_eq!(*batch.hashes, *trace.keyer().hash(&sorted.rows).unwrap(), "seed {seed}");
+            assert_eq!(sums([&sorted]), whole, "seed {seed}");
+            let pieces = ranges(std::slice::from_ref(batch), 3);
+            let pieces = pieces.iter().filter_map(|range| batch.between(range));
+            let pieces: Vec<_> = pieces.flat_map(|piece| piece.deltas().unwrap()).collect();
+            assert_eq!(sums(&pieces), whole, "seed {seed}");
+            let ones = batch.filtered::<crate::Error>(|rows| {
+                let values = rows.column(1).as_primitive::<Int64Type>();
+                Ok(values.iter().map(|value| Some(value == Some(1))).collect())
+            });
+            let mut wanted = whole;
+            wanted.retain(|(_, value, _), _| *value == 1);
+            assert_eq!(sums(&ones.unwrap()), wanted, "seed {seed}");
+        }
+        // Out of all of them, in any order.
+        let all = trace.batches().iter().enumerate();
+        let mut places: Vec<_> =
+            all.flat_map(|(n, b)| (0..b.len()).map(move |row| (n, row))).collect();
+        places.shuffle(&mut rng);
+        places.truncate(200);
+        let picked = Picked::new(trace.batches(), places.iter().copied());
+        if !places.is_empty() {
+            let one = |(n, row): &(usize, usize)| trace.batches()[*n].sorted(*row, 1).unwrap();
+            let rows: Vec<_> = places.iter().map(one).collect();
+            let columns = (0..3).map(|column| picked.column(column).unwrap()).collect();
+            let found = RecordBatch::try_new(Arc::clone(trace.schema()), columns).unwrap();
+            let weights = picked.weights();
+            for (at, expected) in rows.iter().enumerate() {
+                assert_eq!(found.slice(at, 1), expected.rows, "seed {seed}");
+                assert_eq!(weights.as_ref().map_or(1, |w| w.value(at)), expected.weight(0));
+            }
+        }
+        // By key.
+        let probes: Vec<i64> = (0..keys).filter(|_| rng.random_bool(0.7)).collect();
+        let probed: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(probes.clone()))];
+        let hashes = crate::key::hash_arrays(&probed, probes.len()).unwrap();
+        let mut found = Vec::new();
+        let mut look = |batch: &Batch, of: Vec<u32>, rows: Vec<u32>| {
+            let taken = batch.take(&rows)?;
+            for (at, probe) in of.iter().enumerate() {
+                let key = taken.rows.column(0).as_primitive::<Int64Type>().value(at);
+                assert_eq!(key, probes[*probe as usize]);
+                assert_eq!(taken.weight(at), batch.weight(rows[at] as usize));
+            }
+            found.push(taken);
+            Ok(())
+        };
+        trace.lookup(&probed, &hashes, &mut look).unwrap();
+        let mut wanted = expected;
+        wanted.retain(|(key, ..), _| probes.contains(key));
+        assert_eq!(sums(&found), wanted, "seed {seed}");
+    }
+    assert!(linked > 20, "{linked} batches with several parts");
+}
+
+#[test]
+fn what_is_dead_does_not_stay_for_ever() {
+    link_parts_of(1_000);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let (schema, _) = wide(&mut rng, 0..1);
+    let mut trace = Trace::new(schema, vec![0], Merge::Sum);
+    for round in 0..400 {
+        let rows = loop {
+            let (_, delta) = wide(&mut rng, 0..1_000_000);
+            if delta.len() > 50 {
+                break delta.rows;
+            }
+        };
+        trace.insert(Delta::insert(rows.clone())).unwrap();
+        let weights = Int64Array::from_value(-1, rows.num_rows());
+        trace.insert(Delta::weighted(rows, weights)).unwrap();
+        assert!(trace.bytes() < 100_000, "{} bytes after {round} rounds", trace.bytes());
+    }
 }

@@ -1,9 +1,10 @@
-//! JSON rows. Arrow's decoder reads every column as text in one columnar pass, [`text`] gives the
+//! JSON rows. Plain ones of a body are read in one pass ([`plain`](super::plain)); of all others Arrow's decoder reads every column as text in one columnar pass, [`text`] gives the
 //! columns their types; only when the decoder refuses the bytes, or a row has nothing in any
 //! column, a slow pass over the same bytes finds the row, position and field. Unknown fields are
 //! ignored; a row that has only unknown fields, or none, is refused. Arrays and objects are taken by
 //! columns of `jsonb`, arrays and composites; what the text of a string says they take as well.
 
+use super::plain::Plain;
 use super::{Batches, DecodeError, Format, Input, columns_of, listed, nested, text};
 use arrow::array::{Array, RecordBatch};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -21,15 +22,21 @@ pub(super) fn lines<'a>(
     schema: SchemaRef,
     batch_rows: usize,
 ) -> Result<Batches<'a>, DecodeError> {
-    let names = schema.fields().iter().map(|f| Field::new(f.name(), DataType::Utf8, true));
-    let text_schema = Arc::new(Schema::new(names.collect::<Vec<_>>()));
-    let reader = ReaderBuilder::new(text_schema)
-        .with_batch_size(batch_rows)
-        .with_coerce_primitive(true)
-        .build(nested::quoted(input.reader()?, &schema))
-        .map_err(|e| DecodeError::new(e.to_string()))?;
-    let columns = (0..schema.fields().len()).map(Some).collect();
-    Ok(Box::new(Rows { input, reader, schema, columns, rows: 0 }))
+    let Input::Body(body) = input else { return decoded(input, schema, batch_rows) };
+    let nested = schema.fields().iter().any(|field| nested::takes(field));
+    let plain = Plain::new(body, SchemaRef::clone(&schema)).filter(|_| !nested);
+    let Some(plain) = plain else { return decoded(input, schema, batch_rows) };
+    Ok(Box::new(Short { plain, body, schema, batch_rows, rows: 0, rest: None }))
+}
+
+/// The same, all by Arrow's decoder.
+pub(super) fn decoded<'a>(
+    input: Input<'a>,
+    schema: SchemaRef,
+    batch_rows: usize,
+) -> Result<Batches<'a>, DecodeError> {
+    let bytes = input.reader()?;
+    Ok(Box::new(Rows::new(input, bytes, schema, batch_rows, 0)?))
 }
 
 /// An array of objects, or one object.
@@ -102,7 +109,56 @@ struct Rows<'a> {
     rows: u64,
 }
 
-impl Rows<'_> {
+/// Plain rows as far as they go, then the decoder.
+struct Short<'a> {
+    plain: Plain<'a>,
+    body: &'a [u8],
+    schema: SchemaRef,
+    batch_rows: usize,
+    rows: u64,
+    rest: Option<Rows<'a>>,
+}
+
+impl Iterator for Short<'_> {
+    type Item = Result<RecordBatch, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(rest) = &mut self.rest {
+            return rest.next();
+        }
+        if let Ok(batch) = self.plain.next(self.batch_rows) {
+            self.rows += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+            return batch.map(Ok);
+        }
+        let (input, bytes) = (Input::Body(self.body), Box::new(self.plain.rest()));
+        let schema = SchemaRef::clone(&self.schema);
+        match Rows::new(input, bytes, schema, self.batch_rows, self.rows) {
+            Ok(rest) => self.rest.insert(rest).next(),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// The rows that these bytes of the input hold, after so many.
+    fn new(
+        input: Input<'a>,
+        bytes: Box<dyn BufRead + Send + 'a>,
+        schema: SchemaRef,
+        batch_rows: usize,
+        rows: u64,
+    ) -> Result<Self, DecodeError> {
+        let names = schema.fields().iter().map(|f| Field::new(f.name(), DataType::Utf8, true));
+        let text_schema = Arc::new(Schema::new(names.collect::<Vec<_>>()));
+        let reader = ReaderBuilder::new(text_schema)
+            .with_batch_size(batch_rows)
+            .with_coerce_primitive(true)
+            .build(nested::quoted(bytes, &schema))
+            .map_err(|e| DecodeError::new(e.to_string()))?;
+        let columns = (0..schema.fields().len()).map(Some).collect();
+        Ok(Rows { input, reader, schema, columns, rows })
+    }
+
     fn typed(&mut self, batch: &RecordBatch) -> Result<RecordBatch, DecodeError> {
         if has_empty_row(batch) {
             self.diagnose(None)?;

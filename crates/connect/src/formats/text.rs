@@ -45,7 +45,11 @@ pub(super) fn typed(
 }
 
 /// One column, or the index of the first row that has no valid value in it.
-fn typed_column(text: Option<&StringArray>, field: &Field, rows: usize) -> Result<ArrayRef, usize> {
+pub(super) fn typed_column(
+    text: Option<&StringArray>,
+    field: &Field,
+    rows: usize,
+) -> Result<ArrayRef, usize> {
     let array = match text {
         Some(text) if by_input_rules(field.data_type()) => {
             let text: ArrayRef = Arc::new(text.clone());

@@ -22,6 +22,7 @@ mod truth;
 mod written;
 
 use case::{Case, Outcome, generator};
+use kaplan_circuit::link_parts_of;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,6 +34,8 @@ const STACK_BYTES: usize = 256 << 20;
 /// Cases from this number on are of joins as of processing time; there is one for so many others.
 const AS_OF_NOW: u64 = 1 << 32;
 const AS_OF_NOW_SHARE: u64 = 8;
+/// Rows are few here: about half of the steps' rows are linked by merges, the others copied.
+const LINKED_BYTES: usize = 200;
 /// Attempts to make a broken case smaller before it is shown.
 const SHRINKS: usize = 150;
 
@@ -76,6 +79,7 @@ fn options() -> Options {
 fn law() -> i32 {
     let options = options();
     println!("the law: seed {}, {} cases", options.seed, options.cases);
+    link_parts_of(LINKED_BYTES);
     let mut tally = Tally::default();
     if let Some(case) = options.case {
         random(options.seed, case, &mut tally);
