@@ -4,7 +4,7 @@
 
 use crate::delta::{batch_of, true_rows};
 use crate::key::Keyer;
-use crate::trace::{Batch, Picked, lookup_sorted, sorted_order};
+use crate::trace::{Batch, Picked, in_order, lookup_sorted};
 use crate::{Delta, Result};
 use arrow::array::{ArrayRef, Int64Array, UInt32Array};
 use arrow::compute::take;
@@ -30,9 +30,8 @@ impl<'a> Probes<'a> {
     /// Rows in whatever order.
     pub(crate) fn new(keyer: &Keyer, delta: &'a Delta) -> Result<Self> {
         let hashes = keyer.hash(&delta.rows)?;
-        let order = sorted_order(&hashes);
-        let hashes = order.iter().map(|row| hashes[*row as usize]).collect();
-        Ok(Self { delta, hashes, order })
+        let (hashes, order) = in_order(&hashes);
+        Ok(Self { delta, hashes: Cow::Owned(hashes), order })
     }
 
     /// The rows of a batch that one step has brought.

@@ -440,9 +440,8 @@ pub(crate) fn lookup_in(
     if hashes.is_empty() || batches.is_empty() {
         return Ok(());
     }
-    let order = sorted_order(hashes);
-    let sorted: Vec<u64> = order.iter().map(|probe| hashes[*probe as usize]).collect();
-    lookup_sorted(batches, keyer, keys, (&sorted, &order), found)
+    let (hashes, order) = in_order(hashes);
+    lookup_sorted(batches, keyer, keys, (&hashes, &order), found)
 }
 
 /// The same with hashes in ascending order, and the position in `keys` of each.
@@ -515,10 +514,10 @@ fn tier(rows: usize) -> u32 {
     rows.max(1).ilog(MERGE_TOGETHER)
 }
 
-/// Positions in ascending order of hash.
-pub(crate) fn sorted_order(hashes: &[u64]) -> Vec<u32> {
+/// Hashes in ascending order, and the position of each.
+pub(crate) fn in_order(hashes: &[u64]) -> (Vec<u64>, Vec<u32>) {
     if hashes.is_sorted() {
-        return (0..hashes.len() as u32).collect();
+        return (hashes.to_vec(), (0..hashes.len() as u32).collect());
     }
     let mut pairs = dealt(hashes);
     let mut start = 0;
@@ -530,7 +529,7 @@ pub(crate) fn sorted_order(hashes: &[u64]) -> Vec<u32> {
         pairs[start..end].sort_unstable();
         start = end;
     }
-    pairs.into_iter().map(|(_, row)| row).collect()
+    pairs.into_iter().unzip()
 }
 
 /// Hashes with their rows, in the order of the hashes' first bits.
@@ -569,12 +568,11 @@ pub(crate) fn sorted(keyer: &Keyer, delta: Delta, may_stay: bool) -> Result<Batc
     if hashes.is_sorted() {
         return Ok(Batch::new(hashes, delta));
     }
-    let order = sorted_order(&hashes);
-    let sorted: Vec<u64> = order.iter().map(|i| hashes[*i as usize]).collect();
+    let (hashes, order) = in_order(&hashes);
     let part = Part::new(delta);
     if may_stay && part.can_be_linked() {
         let places = order.into_iter().map(|row| batch::place(0, row)).collect();
-        return Ok(Batch::linked(sorted, places, vec![Arc::new(part)]));
+        return Ok(Batch::linked(hashes, places, vec![Arc::new(part)]));
     }
-    Ok(Batch::new(sorted, part.delta.take(&UInt32Array::from(order))?))
+    Ok(Batch::new(hashes, part.delta.take(&UInt32Array::from(order))?))
 }

@@ -60,6 +60,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    kaplan_allocator::keep_freed_memory();
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -56,6 +56,8 @@ impl Options {
 }
 
 fn main() -> Result<()> {
+    // As the program does.
+    kaplan_allocator::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().context(USAGE)?;
     let options = Options::parse(arguments)?;
