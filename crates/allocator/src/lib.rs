@@ -11,19 +11,20 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// jemalloc's options, <https://jemalloc.net/jemalloc.3.html#tuning>. The arena of large arrays never keeps
-/// anything unless all arenas keep everything when it is made.
+/// jemalloc's options, <https://jemalloc.net/jemalloc.3.html#tuning>. The arena of large arrays keeps nothing
+/// unless all arenas keep everything when it is made. Memory of the muzzy kind is the system's to take
+/// whenever it needs some; if it had a term as well, large arrays would go back at once.
 #[allow(unsafe_code, reason = "jemalloc looks for this name")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static OPTIONS: &[u8] = b"oversize_threshold:1048576,dirty_decay_ms:-1,muzzy_decay_ms:0\0";
+pub static OPTIONS: &[u8] = b"oversize_threshold:1048576,dirty_decay_ms:-1,muzzy_decay_ms:-1\0";
 
 /// An array of this size makes the arena of large ones.
 const LARGE_BYTES: usize = 4 << 20;
 
-/// Freed memory goes back to the system little by little over this time.
+/// Freed memory is offered to the system little by little over this time.
 const KEPT: Duration = Duration::from_secs(30);
 
-/// Keeps freed memory for half a minute at most, also while nothing else happens. To be called once, at the
+/// Keeps freed memory from the system for half a minute at most, also while nothing else happens. To be called once, at the
 /// start of a program; without it memory is kept for ever.
 pub fn keep_freed_memory() {
     std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BYTES));
@@ -68,5 +69,9 @@ mod tests {
         let kept: Vec<isize> = (0..arenas).map(kept).filter(|kept| *kept != 0).collect();
         assert!(kept.len() > 1, "the options were not taken");
         assert!(kept.iter().all(|kept| *kept == 30_000), "{kept:?}");
+        // SAFETY: the option is of the type ssize_t.
+        #[allow(unsafe_code, reason = "jemalloc's options have no types")]
+        let muzzy = unsafe { raw::read::<isize>(b"arenas.muzzy_decay_ms\0").unwrap_or(0) };
+        assert_eq!(muzzy, -1, "large arrays would be given back at once");
     }
 }
