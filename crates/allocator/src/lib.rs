@@ -24,8 +24,8 @@ const LARGE_BYTES: usize = 4 << 20;
 /// Freed memory is offered to the system little by little over this time.
 const KEPT: Duration = Duration::from_secs(30);
 
-/// Keeps freed memory from the system for half a minute at most, also while nothing else happens. To be called once, at the
-/// start of a program; without it memory is kept for ever.
+/// Keeps freed memory from the system for half a minute at most, also while nothing else happens. To be
+/// called once, at the start of a program; without it memory is kept for ever.
 pub fn keep_freed_memory() {
     std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BYTES));
     let milliseconds = isize::try_from(KEPT.as_millis()).unwrap_or(isize::MAX);
