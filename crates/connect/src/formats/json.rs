@@ -1,8 +1,9 @@
 //! JSON rows. Plain ones of a body are read in one pass ([`plain`](super::plain)). Of all others Arrow's
-//! decoder reads every column as text in one columnar pass, [`text`] gives the columns their types; only when the decoder refuses the bytes, or a row has nothing in any
-//! column, a slow pass over the same bytes finds the row, position and field. Unknown fields are
-//! ignored; a row that has only unknown fields, or none, is refused. Arrays and objects are taken by
-//! columns of `jsonb`, arrays and composites; what the text of a string says they take as well.
+//! decoder reads every column as text in one columnar pass, [`text`] gives the columns their types;
+//! only when the decoder refuses the bytes, or a row has nothing in any column, a slow pass over the
+//! same bytes finds the row, position and field. Unknown fields are ignored; a row that has only unknown
+//! fields, or none, is refused. Arrays and objects are taken by columns of `jsonb`, arrays and
+//! composites; what the text of a string says they take as well.
 
 use super::plain::Plain;
 use super::{Batches, DecodeError, Format, Input, columns_of, listed, nested, text};
