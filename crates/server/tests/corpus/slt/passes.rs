@@ -55,7 +55,8 @@ fn one_session(records: &Records) -> bool {
 #[derive(Clone, Copy)]
 pub struct Pass {
     views_first: bool,
-    /// The server is started again before the record with this number.
+    /// The server is started again before the record with this number, or after the transaction that
+    /// is open there: its writes are its session's.
     restart_before: Option<usize>,
     /// Views run as Lambda, with a batch run at every other `flush`.
     lambda: bool,
@@ -112,7 +113,7 @@ impl Pass {
     }
 
     /// Runs the file, adds what failed, and counts the records that were blocked.
-    pub async fn run(self, records: &Records, failures: &mut Failures) -> usize {
+    pub async fn run(mut self, records: &Records, failures: &mut Failures) -> usize {
         let dir = tempfile::tempdir().unwrap();
         let mut site = Site::open(dir.path()).await;
         let mut runner = on_kaplan(site.postgres);
@@ -120,9 +121,11 @@ impl Pass {
         let (mut number, mut blocked, mut disturbed) = (0, 0, false);
         let mut missing = BTreeSet::new();
         let mut batch = Batch::default();
+        let mut in_transaction = false;
         for record in self.order(records) {
             let Some((line, sql)) = asks(record) else { continue };
-            if self.restart_before == Some(number) {
+            if !in_transaction && self.restart_before.is_some_and(|at| at <= number) {
+                self.restart_before = None;
                 runner.shutdown_async().await;
                 drop(runner);
                 site = site.restart().await;
@@ -130,6 +133,12 @@ impl Pass {
                 runner.with_normalizer(as_it_is);
             }
             number += 1;
+            in_transaction = match words(sql).first().map(String::as_str) {
+                Some("begin" | "start") => true,
+                Some("commit" | "end" | "abort") => false,
+                Some("rollback") => in_transaction && words(sql).contains(&"to".to_owned()),
+                _ => in_transaction,
+            };
             if names(sql, &missing) {
                 blocked += 1;
                 continue;
