@@ -10,7 +10,7 @@ use crate::operator::{explain, growth, tell_absorbed};
 use crate::operator::{visit_keepers, visit_traces, visit_traces_mut};
 use crate::shelf::{Held, Shelf, least_to_shelve};
 use crate::split::Sharing;
-use crate::trace::{Merge, concat};
+use crate::trace::{Merge, concat, consolidate, deltas_of};
 use crate::{AggregateSpec, Batch, Clocks, Delta, Error, Input, Operator, Result, Trace};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -447,10 +447,6 @@ impl Output {
         if batches.iter().all(|b| !b.is_weighted()) {
             return Ok(Some(concat(batches)?));
         }
-        let mut deltas = Vec::new();
-        for batch in batches {
-            deltas.extend(batch.deltas()?);
-        }
-        crate::trace::consolidate(deltas)
+        consolidate(deltas_of(batches)?)
     }
 }

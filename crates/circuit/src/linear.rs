@@ -6,7 +6,7 @@
 //! to the general way. Integer sums wrap as DataFusion's do.
 
 use crate::group::AggregateMerger;
-use crate::trace::Batch;
+use crate::trace::{Batch, deltas_of};
 use crate::{AggregateSpec, Delta, Result};
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch,
@@ -153,11 +153,8 @@ impl LinearSpec {
 
 impl AggregateMerger for LinearSpec {
     fn merge(&self, batches: &[Arc<Batch>]) -> Result<RecordBatch> {
-        let mut states = Vec::with_capacity(batches.len());
-        for batch in batches {
-            states.extend(batch.deltas()?.into_iter().map(|delta| delta.rows));
-        }
-        self.merge_states(&states)
+        let states = deltas_of(batches)?.into_iter().map(|delta| delta.rows);
+        self.merge_states(&states.collect::<Vec<_>>())
     }
 }
 

@@ -144,8 +144,8 @@ impl Pairs {
         mut met: Met,
         delta_is_left: bool,
     ) -> Result<(Vec<u32>, Delta)> {
+        let mut sides = Sides::new(self, delta, batches, &met, delta_is_left);
         if let Some(residual) = &self.residual {
-            let sides = Sides::new(self, delta, batches, &met, delta_is_left);
             let columns = residual.columns.iter().map(|column| sides.column(*column));
             let columns = columns.collect::<Result<Vec<_>>>()?;
             let rows = batch_of(SchemaRef::clone(&residual.schema), columns, met.len())?;
@@ -153,9 +153,9 @@ impl Pairs {
             if keep.true_count() < met.len() {
                 let kept = met.into_iter().zip(keep.values()).filter(|(_, keep)| *keep);
                 met = kept.map(|(pair, _)| pair).collect();
+                sides = Sides::new(self, delta, batches, &met, delta_is_left);
             }
         }
-        let sides = Sides::new(self, delta, batches, &met, delta_is_left);
         let columns = (0..self.schema.fields().len()).map(|column| sides.column(column));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let rows = batch_of(SchemaRef::clone(&self.schema), columns, met.len())?;

@@ -11,7 +11,7 @@ use crate::join::JoinKeys;
 use crate::key::{canonical, hash_arrays};
 use crate::side::Side;
 use crate::split::Split;
-use crate::trace::consolidate;
+use crate::trace::{consolidate, deltas_of};
 use crate::{Delta, Error, Input, Operator, Result, Trace};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{max, take};
@@ -224,11 +224,7 @@ impl TemporalJoin {
 
     fn settle_all(&mut self, settled: i64) -> Result<()> {
         self.unsettled = None;
-        let mut deltas = Vec::new();
-        for batch in self.right.trace.batches() {
-            deltas.extend(batch.deltas()?);
-        }
-        let Some(all) = consolidate(deltas)? else { return Ok(()) };
+        let Some(all) = consolidate(deltas_of(self.right.trace.batches())?)? else { return Ok(()) };
         let (distinct, numbers) = self.numbered(&all.rows.columns()[..self.right.keys.len()])?;
         let count = distinct.first().map_or(0, |k| k.len());
         let versions = self.versions(all, &numbers, count)?;

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicU64;
 pub(crate) use batch::Picked;
 pub use batch::{Batch, link_parts_of};
 pub use merge::consolidate;
-pub(crate) use merge::{concat, merge};
+pub(crate) use merge::{concat, deltas_of, merge};
 
 /// Partial states are merged when the older batch is less than this many times the size of the newer:
 /// a group in both costs memory and every read.

@@ -28,12 +28,18 @@ pub(super) fn link(batches: &[Arc<Batch>]) -> Result<Option<Batch>> {
     Merged::of(batches)?.linked()
 }
 
-/// All rows of several batches, in whatever order.
-pub(crate) fn concat(batches: &[Arc<Batch>]) -> Result<Delta> {
+/// The rows of several batches, in whatever order.
+pub(crate) fn deltas_of(batches: &[Arc<Batch>]) -> Result<Vec<Delta>> {
     let mut deltas = Vec::with_capacity(batches.len());
     for batch in batches {
         deltas.extend(batch.deltas()?);
     }
+    Ok(deltas)
+}
+
+/// The same in one, of at least one batch.
+pub(crate) fn concat(batches: &[Arc<Batch>]) -> Result<Delta> {
+    let deltas = deltas_of(batches)?;
     let schema = deltas[0].rows.schema();
     let rows = concat_batches(&schema, deltas.iter().map(|delta| &delta.rows))?;
     if deltas.iter().all(|delta| delta.weights.is_none()) {
